@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,12 @@ import numpy.typing as npt
 from rtseg.inference import Backend, check_images
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class _Request:
-    """Images of one caller, and the result or the error."""
+    """Images of one caller, and the future of their outputs."""
 
     images: npt.NDArray[np.uint8]
-    result: npt.NDArray[Any] | None = None
-    error: BaseException | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.result is not None or self.error is not None
+    outputs: Future[npt.NDArray[Any]] = field(default_factory=Future)
 
 
 class DynamicBatcher:
@@ -60,12 +56,9 @@ class DynamicBatcher:
         with self._queue_lock:
             self._waiting.append(request)
         with self._engine_lock:
-            while not request.done:
+            while not request.outputs.done():
                 self._compute(self._next_batch())
-        if request.error is not None:
-            raise request.error
-        assert request.result is not None
-        return request.result
+        return request.outputs.result()
 
     def _next_batch(self) -> list[_Request]:
         """Take the first request, and those after it that have the same image size and fit into the batch."""
@@ -81,14 +74,12 @@ class DynamicBatcher:
 
     def _compute(self, requests: list[_Request]) -> None:
         try:
-            if len(requests) == 1:
-                requests[0].result = self._backend.infer(requests[0].images)
-                return
-            results = self._backend.infer(np.concatenate([request.images for request in requests]))
-            begin = 0
-            for request in requests:
-                request.result = results[begin : begin + len(request.images)]
-                begin += len(request.images)
+            images = [request.images for request in requests]
+            outputs = self._backend.infer(images[0] if len(images) == 1 else np.concatenate(images))
+            parts = np.split(outputs, np.cumsum([len(part) for part in images])[:-1])
         except BaseException as error:  # raised again in the thread of each caller
             for request in requests:
-                request.error = error
+                request.outputs.set_exception(error)
+            return
+        for request, part in zip(requests, parts, strict=True):
+            request.outputs.set_result(part)

@@ -108,7 +108,7 @@ class OpenVinoBackend:
     def _run(self, request: Any, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         output = request.infer({"image": image}, share_inputs=True, share_outputs=True)[0]
         # The request reuses its output. New memory for each copy would take 0.6 ms, see `BufferPool`.
-        copy = self._outputs.empty(output.nbytes).view(output.dtype).reshape(output.shape)
+        copy: npt.NDArray[Any] = self._outputs.empty(output.nbytes).view(output.dtype).reshape(output.shape)
         copy[...] = output
         return copy
 
@@ -165,16 +165,26 @@ def disable_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
 
 
-def _read(model: Path) -> tuple[Any, Any]:
-    """Return OpenVINO's core and the network of a file."""
+def import_openvino() -> Any:
+    """Import and return OpenVINO, without its telemetry.
+
+    Raises:
+        BackendError: it is not installed.
+    """
     disable_telemetry()
     try:
-        import openvino as ov
+        import openvino
     except ImportError as error:
         raise BackendError("OpenVINO is not installed: `pip install openvino`, or choose another --backend") from error
+    return openvino
+
+
+def _read(model: Path) -> tuple[Any, Any]:
+    """Return OpenVINO's core and the network of a file."""
+    openvino = import_openvino()
     if not model.is_file():
         raise ModelError(f"no model file '{model}'; `rtseg models` lists the bundled ones")
-    core = ov.Core()
+    core = openvino.Core()
     try:
         return core, core.read_model(model)
     except RuntimeError as error:

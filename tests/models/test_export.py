@@ -104,7 +104,7 @@ def test_export_in_openvino_agrees_with_network(onnx_file: Path, network: UNet, 
     from rtseg.inference.openvino import OpenVinoBackend
 
     image = synthetic_frame(*size)
-    classes = class_maps(OpenVinoBackend(onnx_file, precision="fp32", threads=1), image)
+    classes = class_maps(OpenVinoBackend(onnx_file, precision="fp32"), image)
     with torch.inference_mode():
         expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
     assert (classes == expected).mean() > 0.999

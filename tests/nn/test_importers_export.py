@@ -54,7 +54,7 @@ def test_fp16_class_map_in_onnx_runtime_and_openvino_equals_that_of_the_library(
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     by_openvino = to_class_maps(compiled(rgb[None])[0], origin.description, rgb[None])[0]
 
-    maps = {"torch": origin.reference_model(size)(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
+    maps = {"torch": origin.reference_model(size).run(rgb), "onnxruntime": by_onnx, "openvino": by_openvino}
     for backend, class_map in maps.items():
         assert class_map.dtype == np.uint8, backend
         assert (class_map == truth).mean() >= 0.999, backend

@@ -18,7 +18,7 @@ import torch
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import write_description
 from rtseg.models.export.protocols import ReferenceModel
-from rtseg.models.export.reference_model import ScoresReference, upsample
+from rtseg.models.export.reference_model import scores_reference, upsample
 from rtseg.models.export.to_onnx import OPSET, export_onnx
 from rtseg.nn.importers import Imported
 from rtseg.nn.load_network import open_network
@@ -52,7 +52,7 @@ class CheckpointModel:
         unet, imported = self._network.unet, self._network.imported
         if unet is not None:
             label = f"{self._path.name}, {runner}"
-            return ScoresReference(_unet_scores(unet), (112.0,) * 3, (64.0,) * 3, label, uses_255_scale=True)
+            return scores_reference(_unet_scores(unet), (112.0,) * 3, (64.0,) * 3, label, uses_255_scale=True)
         assert imported is not None
         module = imported.module
 
@@ -63,7 +63,7 @@ class CheckpointModel:
 
         # The comparison does not verify the import itself, so the label names it.
         label = f"rtseg's reading of the weights in {self._path.name}"
-        return ScoresReference(run, imported.mean, imported.std, f"{label}, {runner}")
+        return scores_reference(run, imported.mean, imported.std, f"{label}, {runner}")
 
     def _to_contract(
         self, imported: Imported, path: Path, size: tuple[int, int], batch: int, precision: str

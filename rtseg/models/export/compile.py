@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from rtseg.core.errors import ModelError
 from rtseg.core.progress import Progress
 from rtseg.inference.engine_metadata import EngineFacts
+from rtseg.inference.openvino import import_openvino
 from rtseg.models.export.onnx_file import error_summary, fix_input, write_description
 from rtseg.models.export.onnx_rewrite import cast_classes_via_float
 from rtseg.models.export.precision import PrecisionShare, executed_share, graph_share
@@ -78,7 +78,7 @@ def compile_model(
 
 
 def _save_openvino(graph: onnx.ModelProto, staged: Path, precision: str) -> None:
-    openvino = _openvino()
+    openvino = import_openvino()
     source = staged.with_suffix(".given.onnx")
     onnx.save(graph, source)
     try:
@@ -90,17 +90,8 @@ def _save_openvino(graph: onnx.ModelProto, staged: Path, precision: str) -> None
 
 def _executed_share(staged: Path, facts: EngineFacts) -> PrecisionShare:
     """Return the precision in which OpenVINO executes an INT8 file on this CPU."""
-    core = _openvino().Core()
+    core = import_openvino().Core()
     network = core.read_model(staged)
     width, height = facts.input_size
     network.reshape({"image": [facts.batch, height, width, 3]})
     return executed_share(core.compile_model(network, "CPU").get_runtime_model())
-
-
-def _openvino() -> Any:
-    from rtseg.inference.openvino import disable_telemetry  # imports openvino
-
-    disable_telemetry()
-    import openvino
-
-    return openvino

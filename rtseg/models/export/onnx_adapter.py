@@ -21,7 +21,15 @@ from rtseg.core.errors import ModelError, OptionError, printable_name
 from rtseg.core.model_info import ModelInfo
 from rtseg.models.export.onnx_branches import inline_branches
 from rtseg.models.export.onnx_cut import cut_to_scores
-from rtseg.models.export.onnx_file import FLOATS, error_summary, image_inputs, node_inputs, set_shape, write_description
+from rtseg.models.export.onnx_file import (
+    FLOATS,
+    error_summary,
+    image_inputs,
+    node_inputs,
+    replace_nodes,
+    set_shape,
+    write_description,
+)
 from rtseg.models.export.onnx_find_output import find_output
 from rtseg.models.export.onnx_input import normalization_constants, select_image_input
 from rtseg.models.export.onnx_output import Output, drop_activation
@@ -85,17 +93,17 @@ def to_contract(
     model = fold_batch_norm(model, path)
     source = image_inputs(model)[0]
     share = graph_share(model)
-    if precision == "fp16" and share.int8 > 1 - MIN_SHARE:
+    if precision == "fp16" and share.share("int8") > 1 - MIN_SHARE:
         raise OptionError(
-            f"{path} is quantized: {share.int8:.0%} of its multiplications are INT8 already, and can't be fp16; "
+            f"{path} is quantized: {share.share('int8'):.0%} of its multiplications are INT8 already, and can't be fp16; "
             "--precision fp32 leaves it as it is"
         )
-    if precision != "fp32" and share.wide > 1 - MIN_SHARE:
+    if precision != "fp32" and share.share("wide") > 1 - MIN_SHARE:
         raise OptionError(
-            f"{path} is quantized: {share.wide:.0%} of its multiplications are of numbers that are not INT8, such as INT16, and "
-            f"can't be {precision}; --precision fp32 leaves it as it is"
+            f"{path} is quantized: {share.share('wide'):.0%} of its multiplications are of numbers that are not INT8, such as "
+            f"INT16, and can't be {precision}; --precision fp32 leaves it as it is"
         )
-    is_half = source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.half < MIN_SHARE
+    is_half = source.type.tensor_type.elem_type == TensorProto.FLOAT16 and not share.share("fp16") < MIN_SHARE
     if precision == "fp16" and not is_half:
         model, is_half = to_half(model), True
     add_prefix(model, _PREFIX)
@@ -111,9 +119,8 @@ def to_contract(
         output="classes" if scores.kind == "classes" else "scores",
     )
     graph = model.graph
-    nodes = [*input_nodes, *graph.node, *output_nodes]
-    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, [*input_nodes, *graph.node, *output_nodes])
+    del graph.input[:], graph.output[:], graph.value_info[:]
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, height, width, 3]))
     graph.output.append(result)
     write_description(model, description)
@@ -146,8 +153,7 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node_inputs(node))
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+    replace_nodes(graph, reversed(kept))
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
         graph.initializer.remove(tensor)
 

@@ -5,6 +5,7 @@ TorchScript writes them for `squeeze` of a free axis: if its length is 1, Squeez
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,20 @@ import numpy as np
 import onnx
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import error_summary, format_shape, image_inputs, node_inputs, shape_of
+from rtseg.models.export.onnx_file import (
+    error_summary,
+    format_shape,
+    image_inputs,
+    node_inputs,
+    replace_nodes,
+    shape_of,
+)
 from rtseg.models.export.onnx_rewrite import rename
 from rtseg.models.export.onnx_session import create_session
 
 _VALUE_DEPENDENT = {
-    "NonZero",
-    "Unique",
-    "Compress",
-    "NonMaxSuppression",
-    "If",
-    "Loop",
-    "Scan",
-    "Bernoulli",
-    "Multinomial",
-}
+    "NonZero", "Unique", "Compress", "NonMaxSuppression", "If", "Loop", "Scan", "Bernoulli", "Multinomial"
+}  # fmt: skip
 """Operators whose output shape may depend on values, or whose output is random."""
 
 
@@ -61,24 +61,21 @@ def inline_branches(model: onnx.ModelProto, path: Path) -> None:
                 else [node]
             )
         ]
-        copy = onnx.GraphProto(node=nodes)
-        del model.graph.node[:]
-        model.graph.node.extend(copy.node)
+        replace_nodes(model.graph, nodes)
 
 
 def _subgraph(
     model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto], names: Collection[str]
 ) -> onnx.ModelProto:
     """Return the part of a model that computes some tensors, without branches that are invalid at this size."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    part = copy.deepcopy(model)
     needed, level = set(), set(names)
     while level:
         needed |= level
         level = {source for name in level if name in producers for source in node_inputs(producers[name])} - needed
-    del copy.graph.node[:], copy.graph.output[:]
-    copy.graph.node.extend(node for node in model.graph.node if needed.intersection(node.output))
-    return copy
+    replace_nodes(part.graph, [node for node in model.graph.node if needed.intersection(node.output)])
+    del part.graph.output[:]
+    return part
 
 
 def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict[str, Any]:
@@ -87,11 +84,10 @@ def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path)
     Raises:
         ModelError: ONNX Runtime can't load or run the model.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    outputs = {output.name for output in copy.graph.output}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    session = create_session(copy.SerializeToString(), str(path), optimize=False)
+    observed = copy.deepcopy(model)
+    outputs = {output.name for output in model.graph.output}
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    session = create_session(observed.SerializeToString(), str(path), optimize=False)
     source = image_inputs(model)[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     image = np.zeros([int(length or 1) for length in shape_of(source)], dtype)

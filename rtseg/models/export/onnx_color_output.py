@@ -59,22 +59,14 @@ def _pixelwise_inputs(trace: Trace, node: onnx.NodeProto) -> list[str]:
 
 def _has_color_table(trace: Trace, name: str) -> bool:
     """Return True if a tensor contains class colors: rows of a table, or class indices multiplied by a matrix."""
-    seen: set[str] = set()
-    pending = [name]
-    while pending:
-        name = pending.pop()
-        node = trace.producer(name)
-        if node is None or name in seen:
+    for current, node in trace.walk(name, lambda node: _pixelwise_inputs(trace, node)):
+        if node is None:
             continue
-        seen.add(name)
         if node.op_type in ("Gather", "GatherND") and (table := trace.constant(node.input[0])) is not None:
             if trace.constant(node.input[1]) is None and table.ndim > 1 and not _is_one_hot(table):
                 return True
-        elif node.op_type in _WEIGHTED:
-            if _is_weighted_class(trace, name):
-                return True
-        else:
-            pending += _pixelwise_inputs(trace, node)
+        elif node.op_type in _WEIGHTED and _is_weighted_class(trace, current):
+            return True
     return False
 
 
@@ -107,20 +99,10 @@ def _is_one_hot(table: npt.NDArray[Any]) -> bool:
 
 def _contains_input(trace: Trace, name: str) -> bool:
     """Return True if pixelwise operators lead from the input image to a tensor."""
-    seen: set[str] = set()
-    pending = [name]
-    while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        node = trace.producer(name)
-        if node is None and trace.constant(name) is None:
-            return True
-        if node is None:
-            continue
-        pending += _pixelwise_inputs(trace, node)
-    return False
+    return any(
+        node is None and trace.constant(current) is None
+        for current, node in trace.walk(name, lambda node: _pixelwise_inputs(trace, node))
+    )
 
 
 def _is_colored_value(trace: Trace, name: str, channels: int, tables: list[tuple[float, ...]]) -> bool:

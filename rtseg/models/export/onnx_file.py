@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import graphlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,7 @@ def fix_input(model: onnx.ModelProto, size: tuple[int, int], batch: int) -> onnx
     Raises:
         OptionError: the input is already fixed to another shape.
     """
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
+    fixed = copy.deepcopy(model)
     set_shape(fixed, image_inputs(fixed)[0], (batch, size[1], size[0], 3))
     return fixed
 
@@ -137,6 +137,13 @@ def node_inputs(node: onnx.NodeProto) -> set[str]:
     return {*node.input, *(name for inner_node in inner_nodes for name in node_inputs(inner_node))}
 
 
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Replace all nodes of a graph by others, which may be some of its own."""
+    copies = onnx.GraphProto(node=nodes).node
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
 def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Sort the nodes of a graph topologically, in place.
 
@@ -153,11 +160,8 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
     if all(producer < i for i, sources in needed.items() for producer in sources):
         return
     with contextlib.suppress(graphlib.CycleError):
-        order = list(graphlib.TopologicalSorter(needed).static_order())
-        copy = onnx.GraphProto()
-        copy.node.extend(graph.node[i] for i in order)
-        del graph.node[:]
-        graph.node.extend(copy.node)
+        order = graphlib.TopologicalSorter(needed).static_order()
+        replace_nodes(graph, [graph.node[i] for i in order])
 
 
 def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -92,9 +92,8 @@ def _activation(trace: Trace, output: Output, image: tuple[int, int], batch: int
     """
     if output.axis is None or output.kind == "multilabel" or output.size != image[::-1]:
         return ""
-    name = output.name
-    while (node := trace.producer(name)) is not None and node.op_type in _MOVES:
-        name = node.input[0]
+    name = trace.skip(output.name, _MOVES)
+    node = trace.producer(name)
     kind = node.op_type if node is not None else ""
     if kind in ("Softmax", "LogSoftmax"):
         shape, axis = trace.shapes.get(name, ()), trace.class_axis(name)
@@ -222,6 +221,4 @@ def _choose(
 def _scores_of(trace: Trace, name: str) -> str:
     """Return the tensor of scores from which an output is computed by activation, argmax or comparison."""
     steps = SAME_VALUES | {"Clip", "ArgMax", "Greater", "GreaterOrEqual", *_MONOTONE}
-    while (node := trace.producer(name)) is not None and node.op_type in steps:
-        name = node.input[0]
-    return name
+    return trace.skip(name, steps)

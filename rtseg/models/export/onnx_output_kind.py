@@ -118,9 +118,7 @@ def read_output(
 
 def _format_origin(trace: Trace, name: str, origin: onnx.NodeProto) -> str:
     """Return the last operator before an output and the one that computes its values, such as `Clip of Conv`."""
-    while (node := trace.producer(name)) is not None and node.op_type in SAME_VALUES:
-        name = node.input[0]
-    last = origin if node is None else node
+    last = trace.producer(trace.skip(name, SAME_VALUES)) or origin
     return origin.op_type if last is origin else f"{last.op_type} of {origin.op_type}"
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from rtseg.models.export.onnx_file import format_shape
 from rtseg.models.export.onnx_trace import SAME_VALUES, TWO_VALUED, Trace
@@ -108,18 +109,15 @@ def channel_sum(trace: Trace, name: str, batch: int) -> float | None:
 
 def _from_argmax(trace: Trace, name: str) -> bool:
     """Return True if values are computed from an ArgMax over three or more classes, not only from comparisons."""
-    seen: set[str] = set()
-    pending = [name]
-    while pending:
-        current = pending.pop()
-        node = trace.producer(current)
-        if node is None or current in seen:
-            continue
-        seen.add(current)
-        if node.op_type in ("ArgMax", "ArgMin"):
+
+    def inputs(node: onnx.NodeProto) -> list[str]:
+        if node.op_type in TWO_VALUED | {"ArgMax", "ArgMin"}:
+            return []
+        return list(node.input[1:] if node.op_type == "Where" else node.input)
+
+    for current, node in trace.walk(name, inputs):
+        if node is not None and node.op_type in ("ArgMax", "ArgMin"):
             discrete = trace.values(current).discrete
             if discrete is None or len(discrete) > 2:
                 return True
-        elif node.op_type not in TWO_VALUED:
-            pending.extend(node.input[1:] if node.op_type == "Where" else node.input)
     return False

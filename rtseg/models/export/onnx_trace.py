@@ -7,6 +7,7 @@ node that computes them: Sigmoid, Softmax, ArgMax, a comparison or a convolution
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from rtseg.models.export.onnx_values import (
-    ANY,
-    Values,
-    arithmetic,
-    cast,
-    combine,
-    discrete_values,
-    multiply,
-    union,
-)
+from rtseg.models.export.onnx_values import ANY, Values, arithmetic, cast, combine, discrete_values, multiply, union
 
 SAME_VALUES = {
     "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Cast", "CastLike", "Resize", "Upsample",
@@ -49,13 +41,8 @@ _UNARY = {
     "LeakyRelu", "Elu", "Log", "Not", "Clip", "Reciprocal", "Selu", "Gelu", "HardSwish", "Mish", "Erf",
 }  # fmt: skip
 _CHANNELS_SECOND = {
-    "Conv",
-    "ConvTranspose",
-    "BatchNormalization",
-    "InstanceNormalization",
-    "GroupNormalization",
-    "Gemm",
-}
+    "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "Gemm"
+}  # fmt: skip
 _MAX_DEPTH = 200
 """Maximum number of traced nodes."""
 
@@ -78,16 +65,29 @@ class Trace:
         """Return the node that computes a tensor; None for inputs and weights."""
         return self._producers.get(name)
 
+    def skip(self, name: str, operators: Collection[str]) -> str:
+        """Return the tensor from which a tensor is computed by these operators only, each by its first input."""
+        while (node := self._producers.get(name)) is not None and node.op_type in operators:
+            name = node.input[0]
+        return name
+
+    def walk(
+        self, name: str, inputs: Callable[[onnx.NodeProto], Iterable[str]]
+    ) -> Iterator[tuple[str, onnx.NodeProto | None]]:
+        """Yield a tensor, and all tensors before it that `inputs` returns of a node, each once with its producer."""
+        pending, seen = [name], set()
+        while pending:
+            name = pending.pop()
+            if name not in seen:
+                seen.add(name)
+                node = self._producers.get(name)
+                yield name, node
+                pending += inputs(node) if node is not None else ()
+
     def constant(self, name: str) -> npt.NDArray[Any] | None:
         """Return the value of a constant, also after Identity and Cast; None for a computed tensor."""
-        for _ in range(_MAX_DEPTH):
-            if name in self._weights:
-                return np.asarray(numpy_helper.to_array(self._weights[name]))
-            node = self._producers.get(name)
-            if node is None or node.op_type not in ("Identity", "Cast"):
-                return None
-            name = node.input[0]
-        return None
+        name = self.skip(name, ("Identity", "Cast"))
+        return np.asarray(numpy_helper.to_array(self._weights[name])) if name in self._weights else None
 
     def origin(self, name: str) -> onnx.NodeProto | None:
         """Return the node that computes the values of a tensor, before moves and scaling by constants; None for an input."""
@@ -234,8 +234,7 @@ class Trace:
     def quantized(self, name: str) -> tuple[float, float] | None:
         """Return (scale, zero) of a quantized tensor, whose real values are (number - zero) * scale; None for other tensors."""
         moves = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Resize", "Slice")
-        while (node := self._producers.get(name)) is not None and node.op_type in moves:
-            name = node.input[0]
+        node = self._producers.get(self.skip(name, moves))
         if node is None or node.op_type != "QuantizeLinear":
             return None
         scale, zero = self.constant(node.input[1]), self.constant(node.input[2]) if len(node.input) > 2 else np.zeros(1)
@@ -250,9 +249,7 @@ class Trace:
 
     def _root(self, name: str) -> str:
         """Return the name of the tensor from which a tensor is computed by moves and clipping only."""
-        while (node := self._producers.get(name)) is not None and node.op_type in SAME_VALUES | {"Clip"}:
-            name = node.input[0]
-        return name
+        return self.skip(name, SAME_VALUES | {"Clip"})
 
     def _complement(self, name: str) -> str | None:
         """Return the name of p if a tensor is 1 - p, else None."""

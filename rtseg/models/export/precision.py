@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,46 +18,24 @@ MIN_SHARE = 0.9
 
 @dataclass(frozen=True)
 class PrecisionShare:
-    """Number of multiplications and layers of a network in each precision."""
+    """Number of multiplications and layers of a network by precision.
 
-    half_macs: int
-    """Multiplications of convolutions and matrix products in FP16."""
+    The precisions are `fp16`, `fp32`, `int8` (both factors are dequantized from INT8) and `wide` (quantized numbers that are not
+    INT8, such as 16-bit activations).
+    """
 
-    macs: int
-    """Multiplications in all precisions."""
+    macs: Counter[str]
+    """Multiplications of convolutions and matrix products."""
 
-    half_layers: int
-    """Layers with FP16 output."""
-
-    float_layers: int
-    """Layers with FP32 output: casts, normalization and layers that are kept in FP32 for accuracy."""
-
-    int8_macs: int = 0
-    """Multiplications of two factors that are both dequantized from INT8."""
-
-    int8_layers: int = 0
-    """Layers with such multiplications."""
+    layers: Counter[str]
+    """Layers: `int8` of these multiplications, `fp16` and `fp32` also of others such as casts and the normalization."""
 
     of: str = "multiplications"
     """Counted quantity: `multiplications`, or `weights` if shapes in the graph are not known before it runs."""
 
-    wide_macs: int = 0
-    """Multiplications of quantized numbers that are not INT8, such as 16-bit activations."""
-
-    @property
-    def half(self) -> float:
-        """Share of the multiplications in FP16, 0 to 1."""
-        return self.half_macs / self.macs if self.macs else float("nan")
-
-    @property
-    def int8(self) -> float:
-        """Share of the multiplications in INT8, 0 to 1."""
-        return self.int8_macs / self.macs if self.macs else float("nan")
-
-    @property
-    def wide(self) -> float:
-        """Share of the multiplications of quantized numbers that are not INT8, 0 to 1."""
-        return self.wide_macs / self.macs if self.macs else float("nan")
+    def share(self, precision: str) -> float:
+        """Return the share of the multiplications in a precision, 0 to 1; NaN if there are none."""
+        return self.macs[precision] / self.macs.total() if self.macs.total() else math.nan
 
 
 def count_share(trt: Any, network: Any) -> PrecisionShare:
@@ -64,25 +43,26 @@ def count_share(trt: Any, network: Any) -> PrecisionShare:
 
     A strongly typed network computes in the precision of its tensors.
     """
-    half_macs = macs = half_layers = float_layers = int8_macs = int8_layers = 0
+    macs, counts = Counter[str](), Counter[str]()
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     from_int8 = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
     for layer in layers:
         if layer.num_outputs == 0 or layer.type == trt.LayerType.CONSTANT:
             continue
         output = layer.get_output(0)
-        half_layers += output.dtype == trt.DataType.HALF
-        float_layers += output.dtype == trt.DataType.FLOAT
-        work = _multiplications(trt, layer)
-        macs += work
+        counts["fp16"] += output.dtype == trt.DataType.HALF
+        counts["fp32"] += output.dtype == trt.DataType.FLOAT
+        if not (work := _multiplications(trt, layer)):
+            continue
         # `get_input` returns None for a weight that TensorRT stores as a constant.
         factors = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
-        if work and len(factors) == 2 and all(f is not None and f.name in from_int8 for f in factors):
-            int8_macs += work  # TensorRT computes products of dequantized factors in INT8
-            int8_layers += 1
-        elif work and output.dtype == trt.DataType.HALF and layer.get_input(0).dtype == trt.DataType.HALF:
-            half_macs += work
-    return PrecisionShare(half_macs, macs, half_layers, float_layers, int8_macs, int8_layers)
+        if len(factors) == 2 and all(f is not None and f.name in from_int8 for f in factors):
+            macs["int8"] += work  # TensorRT computes products of dequantized factors in INT8
+            counts["int8"] += 1
+        else:
+            half = output.dtype == layer.get_input(0).dtype == trt.DataType.HALF
+            macs["fp16" if half else "fp32"] += work
+    return PrecisionShare(macs, counts)
 
 
 def _multiplications(trt: Any, layer: Any) -> int:
@@ -137,10 +117,10 @@ def graph_share(model: Any) -> PrecisionShare:
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*model.graph.value_info, *model.graph.output)
     }
-    kinds = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT16)
-    layers: list[tuple[int, int, int]] = []  # type, number of weights, number of output positions
-    quantized = {  # output of each DequantizeLinear: INT8, or INT16 for all other widths
-        node.output[0]: TensorProto.INT8 if _quantized_type(node, weights) in _BYTES else TensorProto.INT16
+    precisions = {TensorProto.FLOAT16: "fp16", TensorProto.FLOAT: "fp32"}
+    layers: list[tuple[str, int, int]] = []  # precision, number of weights, number of output positions
+    quantized = {
+        node.output[0]: "int8" if _quantized_type(node, weights) in _BYTES else "wide"
         for node in model.graph.node
         if node.op_type == "DequantizeLinear"
     }
@@ -153,20 +133,18 @@ def graph_share(model: Any) -> PrecisionShare:
         name = next((name for name in node.input if name in weights), None)
         if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or name is None:
             continue
-        kind = int(weights[name].data_type)
+        precision = precisions.get(weights[name].data_type)
         if name in quantized:
             factors = {quantized.get(name) for name in node.input[:2]}
-            wide = TensorProto.INT16 if TensorProto.INT16 in factors else TensorProto.INT8
-            kind = TensorProto.FLOAT16 if None in factors else wide
-        if kind not in kinds:
-            continue
-        positions = math.prod(shapes.get(node.output[0], [0, 0, 0])[2:])
-        layers.append((kind, math.prod(weights[name].dims), positions))
+            precision = "fp16" if None in factors else "wide" if "wide" in factors else "int8"
+        if precision is not None:
+            positions = math.prod(shapes.get(node.output[0], [0, 0, 0])[2:])
+            layers.append((precision, math.prod(weights[name].dims), positions))
     known = all(positions for _, _, positions in layers)
-    half, single, int8, wide = (sum(w * (p if known else 1) for kind, w, p in layers if kind == k) for k in kinds)
-    half_layers, float_layers, int8_layers = (sum(kind == k for kind, _, _ in layers) for k in kinds[:3])
-    of = "multiplications" if known else "weights"
-    return PrecisionShare(half, half + single + int8 + wide, half_layers, float_layers, int8, int8_layers, of, wide)
+    macs = Counter[str]()
+    for precision, weight_count, positions in layers:
+        macs[precision] += weight_count * (positions if known else 1)
+    return PrecisionShare(macs, Counter(layer[0] for layer in layers), "multiplications" if known else "weights")
 
 
 _BYTES = (2, 3)
@@ -181,25 +159,23 @@ def _quantized_type(node: Any, weights: dict[str, Any]) -> int:
 
 def executed_share(executed: Any) -> PrecisionShare:
     """Count the multiplications of a graph that OpenVINO executes (`CompiledModel.get_runtime_model`), by kernel type."""
-    totals = {"int8": [0, 0], "half": [0, 0], "single": [0, 0]}
+    macs, counts = Counter[str](), Counter[str]()
     for layer in executed.get_ordered_ops():
         info = layer.get_rt_info()
         kind, kernel = (str(info[key].astype(str)) if key in info else "" for key in ("layerType", "primitiveType"))
         if kind not in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
             continue
-        precision = next((name for end, name in _KERNELS.items() if kernel.lower().endswith(end)), "single")
+        precision = next((name for end, name in _KERNELS.items() if kernel.lower().endswith(end)), "fp32")
         source, weight = layer.input(0).get_shape(), layer.input(1).get_shape()
         positions = (
             math.prod(source[:-1])
             if kind in ("FullyConnected", "MatMul")
             else math.prod((source if kind == "Deconvolution" else layer.output(0).get_shape())[2:])
         )
-        totals[precision][0] += positions * math.prod(weight)
-        totals[precision][1] += 1
-    macs = sum(work for work, _ in totals.values())
-    (int8, int8_layers), (half, half_layers), (_, float_layers) = totals.values()
-    return PrecisionShare(half, macs, half_layers, float_layers, int8, int8_layers)
+        macs[precision] += positions * math.prod(weight)
+        counts[precision] += 1
+    return PrecisionShare(macs, counts)
 
 
-_KERNELS = {"_i8": "int8", "_u8": "int8", "_f16": "half", "_bf16": "half"}
+_KERNELS = {"_i8": "int8", "_u8": "int8", "_f16": "fp16", "_bf16": "fp16"}
 """Precisions by the suffix of OpenVINO's kernel names."""

@@ -1,28 +1,29 @@
-"""Protocols of a source model and of the reference that a build is compared with."""
+"""The source model of a build, and the reference that the built file is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import onnx
 
-from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import ModelInfo
-from rtseg.models.export.agreement import RgbImage
+from rtseg.models.export.agreement import ClassMapFunction
 
 
-class ReferenceModel(Protocol):
-    """The user's model, run without rtseg's graph, to compare a built file with. Implementations inherit from it."""
+@dataclass(frozen=True)
+class ReferenceModel:
+    """The user's model, run without rtseg's graph, to compare a built file with."""
+
+    run: ClassMapFunction
+    """Returns the class map of an image."""
 
     label: str
     """Human-readable name of the model and of the library that runs it."""
 
-    def __call__(self, image: RgbImage) -> ClassMap:
-        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-
-    def check(self) -> None:
-        """Raise ModelError if the observed output values contradict the detected kind of output, if it was detected."""
-        return
+    check: Callable[[], None] = lambda: None
+    """Raises ModelError if the observed output values contradict the detected kind of output, if it was detected."""
 
 
 class SourceModel(Protocol):

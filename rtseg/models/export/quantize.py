@@ -8,6 +8,7 @@ with unsigned int8 after a ReLU and with corrected biases; NNCF writes these, in
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import logging
@@ -20,6 +21,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError, OptionError
+from rtseg.inference.openvino import import_openvino
 from rtseg.models.export.agreement import RgbImage, samples
 from rtseg.models.export.onnx_file import error_summary
 from rtseg.models.export.onnx_rewrite import opset, preprocessing_nodes, to_half
@@ -139,11 +141,8 @@ def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: 
         ModelError: the network can't be quantized.
     """
     require("nncf")
-    from rtseg.inference.openvino import disable_telemetry  # imports openvino
-
-    disable_telemetry()  # NNCF reports its use through the same package as OpenVINO
+    openvino = import_openvino()  # first: it disables the telemetry package, through which NNCF reports its use too
     import nncf
-    import openvino
 
     nncf.set_log_level(logging.ERROR)
     try:
@@ -158,8 +157,7 @@ def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of an FP16 model that computes in FP32 with the same weights, to measure ranges without rounding."""
-    converted = onnx.ModelProto()
-    converted.CopyFrom(model)
+    converted = copy.deepcopy(model)
     for tensor in _tensors(converted.graph):
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))

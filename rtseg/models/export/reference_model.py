@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import ModelError
 from rtseg.core.frame import ClassMap
-from rtseg.models.export.agreement import LOST_SHARE
+from rtseg.models.export.agreement import LOST_SHARE, RgbImage
 from rtseg.models.export.onnx_file import error_summary, format_shape
 from rtseg.models.export.onnx_input import input_layout
 from rtseg.models.export.onnx_output import Output
@@ -28,8 +28,14 @@ from rtseg.nn.preprocessing import Preprocessing
 Array = npt.NDArray[Any]
 
 
-class ScoresReference(ReferenceModel):
-    """A model that maps normalized images to scores.
+def scores_reference(
+    run: Callable[[Array], Array],
+    mean: Sequence[float],
+    std: Sequence[float],
+    label: str,
+    uses_255_scale: bool = False,
+) -> ReferenceModel:
+    """Return the reference of a model that maps normalized images to scores.
 
     Args:
         run: function from float32 `[1, 3, H, W]` to scores `[1, C, h, w]`.
@@ -39,25 +45,15 @@ class ScoresReference(ReferenceModel):
         uses_255_scale: True if `mean` and `std` are on the scale of 0 to 255, False for 0 to 1.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Array], Array],
-        mean: Sequence[float],
-        std: Sequence[float],
-        label: str,
-        uses_255_scale: bool = False,
-    ) -> None:
-        self._run, self._mean, self._std, self.label, self._uses_255_scale = run, mean, std, label, uses_255_scale
-
-    def __call__(self, image: npt.NDArray[np.uint8]) -> ClassMap:
-        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-        normalized = normalize(image, self._mean, self._std, self._uses_255_scale)
-        scores = self._run(normalized.transpose(2, 0, 1)[None])[0]
+    def class_map(image: RgbImage) -> ClassMap:
+        scores = run(normalize(image, mean, std, uses_255_scale).transpose(2, 0, 1)[None])[0]
         return _class_map(upsample(scores, image.shape[:2]).argmax(axis=0))
 
+    return ReferenceModel(class_map, label)
 
-class OnnxReference(ReferenceModel):
-    """An unchanged ONNX file of another program, run by ONNX Runtime.
+
+def onnx_reference(path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> ReferenceModel:
+    """Return the reference of an unchanged ONNX file of another program, run by ONNX Runtime.
 
     Args:
         path: the file.
@@ -68,6 +64,13 @@ class OnnxReference(ReferenceModel):
     Raises:
         ModelError: ONNX Runtime can't load it.
     """
+    runner = _OnnxRunner(path, preprocessing, output, batch)
+    label = f"{path.name}, run as it is by {onnxruntime_name()}, {output.describe()}"
+    return ReferenceModel(runner.run, label, runner.check)
+
+
+class _OnnxRunner:
+    """A session of a file, and the values that its output had so far."""
 
     def __init__(self, path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> None:
         self._session = create_session(path, str(path))
@@ -75,9 +78,8 @@ class OnnxReference(ReferenceModel):
         self._layout = input_layout(self._input.shape, path, preprocessing.layout)
         self._path, self._preprocessing, self._output, self._batch = path, preprocessing, output, batch
         self._observed = _ObservedValues()
-        self.label = f"{path.name}, run as it is by {onnxruntime_name()}, {output.describe()}"
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> ClassMap:
+    def run(self, image: RgbImage) -> ClassMap:
         """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
         size = image.shape[:2]
         tensor: Array = image
@@ -239,7 +241,7 @@ def _sums_to_one(values: Array, axis: int) -> bool:
     return bool(values.min() >= 0) and bool(np.allclose(values.sum(axis=axis, dtype=np.float64), 1, atol=5e-3))
 
 
-def normalize(image: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], uses_255_scale: bool) -> Array:
+def normalize(image: RgbImage, mean: Sequence[float], std: Sequence[float], uses_255_scale: bool) -> Array:
     """Normalize an image, uint8 `[H, W, 3]`, to float32 `[H, W, 3]`."""
     scaled = image.astype(np.float32) if uses_255_scale else image.astype(np.float32) / np.float32(255)
     return np.asarray((scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +14,14 @@ from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import FORMAT_VERSION, METADATA_KEY, ModelInfo
 from rtseg.models.export.agreement import ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_adapter import to_contract
-from rtseg.models.export.onnx_file import (
-    contract_description,
-    read_onnx,
-    write_description,
-)
+from rtseg.models.export.onnx_file import contract_description, read_onnx, write_description
 from rtseg.models.export.onnx_input import fixed_batch
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
 from rtseg.models.export.onnx_session import create_session, onnxruntime_name
 from rtseg.models.export.protocols import ReferenceModel, SourceModel
 from rtseg.models.export.quantize import to_float32
-from rtseg.models.export.reference_model import OnnxReference, upsample
+from rtseg.models.export.reference_model import onnx_reference, upsample
 from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
@@ -88,18 +85,6 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
     return run
 
 
-class ContractReference(ReferenceModel):
-    """An ONNX file of the contract, run by ONNX Runtime."""
-
-    def __init__(self, path: Path) -> None:
-        self._run = onnx_class_map_function(path, str(path))
-        self.label = f"{path.name}, run as it is by {onnxruntime_name()}"
-
-    def __call__(self, image: RgbImage) -> ClassMap:
-        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-        return self._run(image)
-
-
 class _ContractOnnx:
     """An ONNX file of the contract, used without changes to its structure."""
 
@@ -115,8 +100,7 @@ class _ContractOnnx:
             raise OptionError(
                 f"{self._path} is {file_precision} already; build fp32 from its checkpoint, or leave --precision out"
             )
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
+        model = copy.deepcopy(self._model)
         if file_precision == "int8" and precision != "int8":
             raise OptionError(
                 f"{self._path} is int8 already: use --precision int8, or build {precision} from its source model"
@@ -130,7 +114,9 @@ class _ContractOnnx:
 
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the file, run by ONNX Runtime."""
-        return ContractReference(self._path)
+        path = self._path
+        label = f"{path.name}, run as it is by {onnxruntime_name()}"
+        return ReferenceModel(onnx_class_map_function(path, str(path)), label)
 
 
 class _ForeignOnnx:
@@ -148,9 +134,7 @@ class _ForeignOnnx:
     def _to_contract(
         self, size: tuple[int, int] | None, batch: int, precision: str
     ) -> tuple[onnx.ModelProto, ModelInfo, Output]:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
-        return to_contract(copy, self._path, size, batch, precision, self._preprocessing)
+        return to_contract(copy.deepcopy(self._model), self._path, size, batch, precision, self._preprocessing)
 
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """Return the adapted network with fixed sizes."""
@@ -164,4 +148,4 @@ class _ForeignOnnx:
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the unchanged file, run by ONNX Runtime."""
         output = self._to_contract(size, self._batch or 1, "fp32")[2]
-        return OnnxReference(self._path, self._preprocessing, output, self._batch or 1)
+        return onnx_reference(self._path, self._preprocessing, output, self._batch or 1)

@@ -6,6 +6,8 @@ this mode, and 10.x behaves the same with this flag. So there are no precision f
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ from rtseg.core.progress import Progress, track_percent
 from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start
 from rtseg.models.export.precision import PrecisionShare, count_share
-from rtseg.models.export.tensorrt_progress import progress_monitor
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def build_plan(
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, False)
     with track_percent(progress, "building the engine") as update:
-        monitor = progress_monitor(trt, update)
+        monitor = _progress_monitor(trt, update)
         config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
     if monitor.exception is not None:
@@ -241,3 +242,46 @@ def _gpu_for_building() -> Gpu:
             "and --target tensorrt-rtx, openvino and onnx build without a GPU"
         )
     return gpus[0]
+
+
+def _progress_monitor(trt: Any, update: Callable[[float], None]) -> Any:
+    """Return a progress monitor of TensorRT that calls `update` with the completed share of the build, 0 to 1.
+
+    Phases are nested: each is one step of its parent phase. TensorRT calls the monitor from its own threads, and exceptions must
+    not reach it: one of `update`, such as KeyboardInterrupt, cancels the build and is the monitor's `exception` after it.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.exception: BaseException | None = None
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, number of steps, completed steps
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = (parent_phase, max(1, num_steps), 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                if phase_name in self._phases:
+                    parent, steps, _ = self._phases[phase_name]
+                    self._phases[phase_name] = (parent, steps, step + 1)
+                    update(self._completed())
+            except BaseException as error:
+                self.exception = error
+            return self.exception is None and not sys.is_finalizing()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._phases.pop(phase_name, None)
+
+        def _completed(self) -> float:
+            """Return the completed share of the outermost phase, 0 to 1, including the steps of nested phases."""
+            completed = 0.0
+            for parent, steps, step in list(self._phases.values()):
+                weight = min(1.0, step / steps)
+                while parent in self._phases:
+                    parent, parent_steps, _ = self._phases[parent]
+                    weight /= parent_steps
+                completed += weight
+            return min(1.0, completed)
+
+    return Monitor()

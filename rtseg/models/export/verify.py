@@ -16,14 +16,7 @@ from rtseg.inference import Backend
 from rtseg.inference.argmax import class_maps
 from rtseg.inference.engine_metadata import EngineFacts, Sidecar
 from rtseg.inference.tensorrt import TensorRtBackend
-from rtseg.models.export.agreement import (
-    LOST_SHARE,
-    SAMPLES,
-    Agreement,
-    ClassMapFunction,
-    compare,
-    samples,
-)
+from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, ClassMapFunction, compare, samples
 from rtseg.models.export.onnx_file import fix_input
 from rtseg.models.export.precision import MIN_SHARE, PrecisionShare, engine_layers
 from rtseg.models.export.protocols import SourceModel
@@ -50,31 +43,32 @@ def check_share(share: PrecisionShare, precision: str, target: str) -> dict[str,
     Raises:
         ModelError: the share of multiplications in the requested precision is below `MIN_SHARE`.
     """
-    if not share.macs and precision != "fp32":
+    if not share.macs.total() and precision != "fp32":
         raise ModelError(
             f"the model has no convolution or matrix product with stored weights, so its share of {precision} can't be measured; "
             "--precision fp32 leaves it as it is"
         )
-    if precision == "fp16" and not share.half >= MIN_SHARE:
+    if precision == "fp16" and not share.share("fp16") >= MIN_SHARE:
         raise ModelError(
-            f"only {share.half:.1%} of the multiplications are FP16 (an fp16 file needs at least {MIN_SHARE:.0%}): parts of the "
-            "model are fixed to FP32; use --precision fp32, or export it again in half precision"
+            f"only {share.share('fp16'):.1%} of the multiplications are FP16 (an fp16 file needs at least {MIN_SHARE:.0%}): parts "
+            "of the model are fixed to FP32; use --precision fp32, or export it again in half precision"
         )
-    if precision == "int8" and not share.int8 >= MIN_SHARE:
+    if precision == "int8" and not share.share("int8") >= MIN_SHARE:
         raise ModelError(
-            f"only {share.int8:.1%} of the multiplications are INT8 (an int8 file needs at least {MIN_SHARE:.0%}): the network "
-            "has operators without an INT8 form, or this CPU has no INT8 kernels for them; use --precision fp16"
+            f"only {share.share('int8'):.1%} of the multiplications are INT8 (an int8 file needs at least {MIN_SHARE:.0%}): the "
+            "network has operators without an INT8 form, or this CPU has no INT8 kernels for them; use --precision fp16"
         )
     where = "the parsed, strongly typed network" if target.startswith("tensorrt") else "the ONNX graph"
     if (target, precision) == ("openvino", "int8"):
         where = "the layers that OpenVINO executes here"
+    int8 = {"int8_share": round(share.share("int8"), 4), "int8_layers": share.layers["int8"]}
     return {
         "counted_on": where,
-        **({"int8_share": round(share.int8, 4), "int8_layers": share.int8_layers} if precision == "int8" else {}),
-        "fp16_share": round(share.half, 4) if share.macs else 0.0,
-        share.of: share.macs,
-        "fp16_layers": share.half_layers,
-        "fp32_layers": share.float_layers,
+        **(int8 if precision == "int8" else {}),
+        "fp16_share": round(share.share("fp16"), 4) if share.macs.total() else 0.0,
+        share.of: share.macs.total(),
+        "fp16_layers": share.layers["fp16"],
+        "fp32_layers": share.layers["fp32"],
     }
 
 
@@ -146,7 +140,7 @@ def verify_build(
                     "the engine inspector shows no layer with INT8 inputs, in an engine that was built as int8"
                 )
         reference = source_model.reference_model(facts.input_size)
-        agreement = _compare(reference, run, sidecar, verify_on)
+        agreement = _compare(reference.run, run, sidecar, verify_on)
         reference.check()
         frames = verify_on.name if verify_on else "synthetic scenes and noise"
         results["agreement"] = {"ran": executed, "original": reference.label, "on": frames, **agreement.to_dict()}
@@ -157,7 +151,7 @@ def verify_build(
         try:
             _check_agreement(agreement, facts.precision, min_agreement)
         except ModelError as error:
-            if _is_random(reference, sidecar, verify_on):
+            if _is_random(reference.run, sidecar, verify_on):
                 raise ModelError(
                     f"{sidecar.source} outputs a different class map each time it is run on one image, and can't be verified: it "
                     "has Dropout in training mode, or noise; export it for inference (in PyTorch: model.eval())"
@@ -264,26 +258,22 @@ MEASURE_SECONDS, WARMUP_SECONDS = 2.0, 0.5
 """Duration of the latency measurement of a build, and of the warm-up before it."""
 
 
-def measure_latency(
-    backend: Backend, seconds: float | None = None, warmup_seconds: float | None = None
-) -> dict[str, Any]:
+def measure_latency(backend: Backend) -> dict[str, Any]:
     """Measure the latency of a loaded backend, as percentiles in milliseconds, and its throughput.
 
     `total` is one call of the backend. A GPU backend adds `h2d`, `compute` and `d2h`, measured with CUDA events.
     """
-    seconds = MEASURE_SECONDS if seconds is None else seconds
-    warmup_seconds = WARMUP_SECONDS if warmup_seconds is None else warmup_seconds
     width, height = backend.input_size
     times: dict[str, list[float]]
     if isinstance(backend, TensorRtBackend):
-        times = backend.measure(seconds, warmup_seconds)
+        times = backend.measure(MEASURE_SECONDS, WARMUP_SECONDS)
     else:
         image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
         times = {"total": []}
         begin = time.perf_counter()
-        while (now := time.perf_counter()) - begin < warmup_seconds + seconds:
+        while (now := time.perf_counter()) - begin < WARMUP_SECONDS + MEASURE_SECONDS:
             backend.infer(image)
-            if now - begin >= warmup_seconds:
+            if now - begin >= WARMUP_SECONDS:
                 times["total"].append((time.perf_counter() - now) * 1e3)
     latency: dict[str, Any] = {key: percentiles(values) for key, values in times.items()}
     return {**latency, "runs": len(times["total"]), "per_second": round(1e3 / latency["total"]["mean"], 1)}
