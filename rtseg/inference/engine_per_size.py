@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import BackendError
 from rtseg.core.model_info import ModelInfo
-from rtseg.inference.runnable_file import BuildMissing, runnable_file
+from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.tensorrt import TensorRtBackend, choose_gpu
 from rtseg.inference.tensorrt_loader import import_tensorrt
 
@@ -60,7 +60,7 @@ class EnginePerSize:
             if self._closed:
                 raise BackendError("the model was closed; open it again")
             if size not in self._engines:
-                engine = runnable_file(self._model, self.name, size, self._build_missing)
+                engine = self._build_missing(self._model, self.name, size)
                 self._engines[size] = TensorRtBackend(engine, target=self.name, size=size, device=self._device)
                 self.precision = self._engines[size].precision
             return self._engines[size]

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import Palette
-from rtseg.inference import Backend, check_output, choose_backend, open_backend
+from rtseg.inference import check_output
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.batching import DynamicBatcher
-from rtseg.inference.bundled_models import default_for_cpu, find_model
 from rtseg.inference.engine_metadata import sha256
 from rtseg.inference.engine_per_size import EnginePerSize
-from rtseg.inference.runnable_file import BuildMissing, description_of_free_size, runnable_file
+from rtseg.inference.open_model import choose_model, open_model
+from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.inference.tuning import tuned_streams
@@ -92,55 +91,30 @@ class Segmenter:
         TemporalSmoothing(smooth)  # raises for an invalid momentum before anything is loaded
         self._momentum = smooth
         begin = time.perf_counter()
-        path = self._path = find_model(model)
-        chosen = choose_backend(path) if backend == "auto" else None
-        name = chosen.backend if chosen else backend
-        quantized = None
-        if model is None and name == "openvino" and device in (None, "CPU"):
-            quantized = default_for_cpu()
-            path = self._path = quantized or path
-        self._backend = self._open_backend(name, device, size, streams, build_missing)
+        choice = choose_model(model, backend, device)
+        self.file = choice.path
+        """The model file, named or default."""
+        self.reason = choice.reason
+        """Human-readable reason for the backend."""
+        stream_count = 1 if smooth else streams or tuned_streams(choice.path.stem) or 0
+        self._backend = open_model(choice, size, device, stream_count, build_missing)
         if smooth and self.description.output == "classes":
             self._backend.close()
             again = ", or build it again with this version" if self.description.format_version < 2 else ""
             raise BackendError(
-                f"--smooth averages class scores, and {path.name} outputs class maps: leave --smooth out{again}"
+                f"--smooth averages class scores, and {self.file.name} outputs class maps: leave --smooth out{again}"
             )
         self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
         self._to_classes = ScoresToClasses(self.description.head_stride)
-        self.reason = chosen.reason if chosen else "chosen by --backend"
-        if quantized:
-            self.reason += "; this CPU is fastest in INT8 (--model small: as trained)"
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
         self._warm: set[tuple[int, int]] = set()
-        if not isinstance(self._backend, EnginePerSize):
-            self._warm_up(self.input_size)
         self.warmup_ms = (time.perf_counter() - begin) * 1e3
         """Time of loading and of the first run of each input size, milliseconds."""
-        _log.info(
-            "loaded %s on %s (%s, %s) in %.0f ms", path, self.backend, self.device, self.precision, self.warmup_ms
-        )
-
-    def _open_backend(
-        self,
-        name: str,
-        device: str | None,
-        size: tuple[int, int] | None,
-        streams: int,
-        build_missing: BuildMissing | None,
-    ) -> Backend:
-        path = self._path
-        if name.startswith("tensorrt") and size is None and build_missing and (info := description_of_free_size(path)):
-            return EnginePerSize(path, info, name, device, build_missing)
-        stream_count = 1 if self._momentum else streams or tuned_streams(path.stem) or 0
-        runnable = runnable_file(path, name, size, build_missing)
-        return open_backend(name, runnable, size=size, device=device, streams=stream_count)
-
-    @property
-    def file(self) -> Path:
-        """The model file, named or default."""
-        return self._path
+        if not isinstance(self._backend, EnginePerSize):
+            self._warm_up(self.input_size)
+        text = "loaded %s on %s (%s, %s) in %.0f ms"
+        _log.info(text, self.file, self.backend, self.device, self.precision, self.warmup_ms)
 
     @property
     def description(self) -> ModelInfo:
@@ -192,10 +166,7 @@ class Segmenter:
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """Return (width, height) of the network's input for an image size: `input_size`, or the part that the image fills.
 
-        Args:
-            width: width of the image, pixels.
-            height: height of the image, pixels.
-            pixel_aspect: width of a pixel divided by its height.
+        `pixel_aspect` is the width of a pixel divided by its height.
         """
         full = self.input_size
         if not self._backend.free_size or self._fit == "stretch":
@@ -211,10 +182,7 @@ class Segmenter:
         Raises:
             BackendError, ModelError: the engine for this size can't be built or loaded.
         """
-        begin = time.perf_counter()
-        size = self.input_size_for(width, height, pixel_aspect)
-        if self._warm_up(size):
-            self.warmup_ms += (time.perf_counter() - begin) * 1e3
+        self._warm_up(self.input_size_for(width, height, pixel_aspect))
 
     @property
     def backend(self) -> str:
@@ -245,17 +213,10 @@ class Segmenter:
             OptionError: `rgb` is not such an array.
             BackendError: the backend failed.
         """
-        if (
-            not isinstance(rgb, np.ndarray)
-            or rgb.dtype != np.uint8
-            or rgb.ndim != 3
-            or rgb.shape[2] != 3
-            or 0 in rgb.shape
-        ):
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.shape[2:] != (3,) or not rgb.size:
             actual = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise OptionError(f"an image must be a uint8 array [H, W, 3] in RGB order, not {actual}")
-        height, width = rgb.shape[:2]
-        return resize_classes(self.segment(rgb_frame(rgb), smoothing=smoothing), width, height)
+        return resize_classes(self.segment(rgb_frame(rgb), smoothing=smoothing), rgb.shape[1], rgb.shape[0])
 
     def new_smoothing(self) -> TemporalSmoothing | None:
         """Return a new smoothing state for one stream, a camera or a file; None without `smooth`."""
@@ -299,7 +260,7 @@ class Segmenter:
         """Return the settings that determine the class maps, to identify a result: the model, its file's hash, and the options."""
         return {
             "model": self.description.name,
-            "model_sha256": sha256(self._path),
+            "model_sha256": sha256(self.file),
             "backend": self.backend,
             "precision": self.precision,
             "size": list(self.input_size),
@@ -314,9 +275,7 @@ class Segmenter:
     def __enter__(self) -> Segmenter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -332,10 +291,10 @@ class Segmenter:
             self._letterboxes[key] = Letterbox((width, height), size, self._fit, pixel_aspect)
         return self._letterboxes[key]
 
-    def _warm_up(self, size: tuple[int, int]) -> bool:
-        """Run the model once at an input size; return False if it has run before."""
-        if size in self._warm:
-            return False
-        self._warm.add(size)
-        self._batcher.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
-        return True
+    def _warm_up(self, size: tuple[int, int]) -> None:
+        """Run the model once at an input size, unless it has run before."""
+        if size not in self._warm:
+            self._warm.add(size)
+            begin = time.perf_counter()
+            self._batcher.infer(np.zeros((1, size[1], size[0], 3), dtype=np.uint8))
+            self.warmup_ms += (time.perf_counter() - begin) * 1e3
