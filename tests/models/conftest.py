@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from foreign_networks import ForeignNetwork
 
 
 @pytest.fixture
@@ -19,6 +23,14 @@ def frames(tmp_path: Path) -> Path:
     for i, image in enumerate(random_images(3, HEIGHT, WIDTH, seed=3)):
         cv2.imwrite(str(folder / f"{i}.png"), image[:, :, ::-1])
     return folder
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, frames: Path) -> ForeignNetwork:
+    """A foreign network that the test writes and builds."""
+    from foreign_networks import ForeignNetwork
+
+    return ForeignNetwork(tmp_path, frames)
 
 
 @pytest.fixture

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from building import build  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx_models import random_images  # noqa: E402
 
+from rtseg.core.errors import RtsegError  # noqa: E402
 from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
@@ -71,6 +74,50 @@ def network(
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path
+
+
+class ForeignNetwork:
+    """A foreign network of a test, `theirs.onnx`, and its builds in the folder `built`."""
+
+    def __init__(self, folder: Path, frames: Path) -> None:
+        self.path, self.out, self.frames = folder / "theirs.onnx", folder / "built", frames
+
+    def write(self, *arguments: Any, **named_arguments: Any) -> None:
+        """Write the network; see `network`."""
+        network(self.path, *arguments, **named_arguments)
+
+    def build(self, **arguments: Any) -> BuildResult:
+        """Build it; see `build_network`."""
+        return build_network(self.path, self.frames, self.out, **arguments)
+
+    def refused(self, error: type[RtsegError], message: str, **arguments: Any) -> str:
+        """Assert that a build raises an error of one line and leaves no file; return its message."""
+        before = self._files()
+        with pytest.raises(error, match=message) as refused:
+            self.build(**arguments)
+        assert "\n" not in str(refused.value)
+        assert self._files() == before
+        return str(refused.value)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.out.iterdir()) if self.out.exists() else []
+
+    def run(self, image: Any, output: str | None = None) -> Any:
+        """Return an output of ONNX Runtime for an image, uint8 `[H, W, 3]`, without the batch axis."""
+        x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+        return onnxruntime.InferenceSession(self.path).run([output] if output else None, {"x": x})[0][0]
+
+
+def assert_argmax(built: BuildResult) -> None:
+    """Assert that the class map of a network of three channels is the index of the largest of red, green and blue."""
+    image = random_images(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+
+
+def assert_foreground(built: BuildResult) -> None:
+    """Assert that the class map of a network of one channel is 1 where red is above one half, else 0."""
+    image = random_images(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
 
 
 def build_network(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **arguments: Any) -> BuildResult:

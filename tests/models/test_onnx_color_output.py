@@ -15,19 +15,16 @@ from foreign_networks import (  # noqa: E402
     ARGMAX,
     FLOAT,
     HALF,
-    HEIGHT,
     LAST,
     NHWC,
     UINT8,
     WIDE,
-    WIDTH,
-    build_network,
-    class_map,
-    network,
+    ForeignNetwork,
+    assert_argmax,
+    assert_foreground,
     single_output,
 )
 from onnx import helper  # noqa: E402
-from onnx_models import random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError  # noqa: E402
 
@@ -91,12 +88,14 @@ COLORED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", [None, "probabilities", "multilabel", "logits"])
 @pytest.mark.parametrize("case", COLORED)
-def test_refuses_colored_output(case: str, kind: str | None, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **COLORED[case])
-    with pytest.raises(ModelError, match=r"its output 'y' is a colored image .* export the network without that step"):
-        build_network(
-            path, frames, tmp_path / "built", output_kind=kind, output_layout="nchw" if "nchw" in case else "nhwc"
-        )
+def test_refuses_colored_output(case: str, kind: str | None, theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **COLORED[case])
+    theirs.refused(
+        ModelError,
+        r"its output 'y' is a colored image .* export the network without that step",
+        output_kind=kind,
+        output_layout="nchw" if "nchw" in case else "nhwc",
+    )
 
 
 def in_function(path: Path, inputs: list[str], *nodes: Any) -> None:
@@ -110,19 +109,17 @@ def in_function(path: Path, inputs: list[str], *nodes: Any) -> None:
     onnx.save(model, path)
 
 
-def test_analyzes_local_function(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **single_output(("Identity", "s", "y")))
-    in_function(path, ["s"], helper.make_node("Sigmoid", ["s"], ["y"]))
-    built = build_network(path, frames, tmp_path / "built")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+def test_analyzes_local_function(theirs: ForeignNetwork) -> None:
+    theirs.write(**single_output(("Identity", "s", "y")))
+    in_function(theirs.path, ["s"], helper.make_node("Sigmoid", ["s"], ["y"]))
+    built = theirs.build()
+    assert_foreground(built)
 
 
-def test_refuses_overlay_in_local_function(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **single_output(("Add", "s x", "y"), shape=WIDE))
-    in_function(path, ["s", "x"], helper.make_node("Add", ["s", "x"], ["y"]))
-    with pytest.raises(ModelError, match=r"is a colored image .* the input image is blended into it"):
-        build_network(path, frames, tmp_path / "built")
+def test_refuses_overlay_in_local_function(theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **single_output(("Add", "s x", "y"), shape=WIDE))
+    in_function(theirs.path, ["s", "x"], helper.make_node("Add", ["s", "x"], ["y"]))
+    theirs.refused(ModelError, r"is a colored image .* the input image is blended into it")
 
 
 RESEMBLING_COLORS: dict[str, dict[str, Any]] = {
@@ -153,9 +150,8 @@ RESEMBLING_COLORS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", RESEMBLING_COLORS)
-def test_accepts_scores_that_resemble_colors(case: str, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **RESEMBLING_COLORS[case])
+def test_accepts_scores_that_resemble_colors(case: str, theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **RESEMBLING_COLORS[case])
     kind = "probabilities" if "one-hot" in case else None
-    built = build_network(path, frames, tmp_path / "built", output_kind=kind, output_layout="nchw")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    built = theirs.build(output_kind=kind, output_layout="nchw")
+    assert_argmax(built)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,8 @@ from foreign_networks import (  # noqa: E402
     UINT8,
     WIDE,
     WIDTH,
+    ForeignNetwork,
     Node,
-    build_network,
-    network,
     single_output,
 )
 
@@ -78,22 +76,22 @@ NOT_CUT: dict[str, tuple[dict[str, Any], list[int]]] = {
 
 
 @pytest.mark.parametrize("case", [*CUT, *NOT_CUT])
-def test_output_is_cut_where_the_class_map_stays_the_same(case: str, frames: Path, tmp_path: Path) -> None:
+def test_output_is_cut_where_the_class_map_stays_the_same(case: str, theirs: ForeignNetwork) -> None:
     graph, shape = {**CUT, **NOT_CUT}[case]
-    for file in frames.iterdir():  # without ties between interpolated scores
+    for file in theirs.frames.iterdir():  # without ties between interpolated scores
         cv2.imwrite(str(file), np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    built = build_network(path, frames, tmp_path / "built", precision="fp32")
+    theirs.write(channels=3, **graph)
+    built = theirs.build(precision="fp32")
     assert built.sidecar.verification["agreement"]["pixels"] > 0.999
     assert built.sidecar.description.output == "scores"
     (output,) = onnx.load(built.path).graph.output
     assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == shape
 
 
-def test_class_map_without_scores_refuses_smoothing(frames: Path, tmp_path: Path) -> None:
+def test_class_map_without_scores_refuses_smoothing(theirs: ForeignNetwork) -> None:
     graph = one_map(ARGMAX, ("Sub", "two a", "y"), two=np.array(2))
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    built = build_network(path, frames, tmp_path / "built", classes=("blue", "green", "red"))
+    theirs.write(channels=3, **graph)
+    built = theirs.build(classes=("blue", "green", "red"))
     assert built.sidecar.description.output == "classes"
     with Segmenter(built.path, backend="openvino") as segmenter:
         assert segmenter(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).shape == (HEIGHT, WIDTH)

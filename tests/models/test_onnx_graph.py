@@ -23,7 +23,10 @@ from foreign_networks import (  # noqa: E402
     UINT8,
     WIDE,
     WIDTH,
+    ForeignNetwork,
     Node,
+    assert_argmax,
+    assert_foreground,
     build_network,
     class_map,
     network,
@@ -42,25 +45,24 @@ RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", RANDOM)
-def test_refuses_network_with_random_output(case: str, frames: Path, tmp_path: Path) -> None:
+def test_refuses_network_with_random_output(case: str, theirs: ForeignNetwork) -> None:
     nodes, constants = RANDOM[case]
-    path = network(tmp_path / "theirs.onnx", channels=3, **single_output(*nodes, **constants, shape=WIDE))
-    with pytest.raises(
-        ModelError, match=r"theirs\.onnx outputs a different class map each time .* training mode, or noise"
-    ) as refused:
-        build_network(path, frames, tmp_path / "built")
-    assert "--precision" not in str(refused.value)
-    assert not list((tmp_path / "built").iterdir())
+    theirs.write(channels=3, **single_output(*nodes, **constants, shape=WIDE))
+    refused = theirs.refused(
+        ModelError, r"theirs\.onnx outputs a different class map each time .* training mode, or noise"
+    )
+    assert "--precision" not in refused
+    assert not list((theirs.out).iterdir())
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_builds_network_whose_output_has_no_shape(target: str, frames: Path, tmp_path: Path) -> None:
+def test_builds_network_whose_output_has_no_shape(target: str, theirs: ForeignNetwork) -> None:
     pytest.importorskip(target)
-    path = network(tmp_path / "theirs.onnx", channels=3, **single_output(ARGMAX, ("Identity", "a", "y"), element=INT64))
-    model = onnx.load(path)
+    theirs.write(channels=3, **single_output(ARGMAX, ("Identity", "a", "y"), element=INT64))
+    model = onnx.load(theirs.path)
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    onnx.save(model, path)
-    built = build_network(path, frames, tmp_path / "built", target=target, classes=("red", "green", "blue"))
+    onnx.save(model, theirs.path)
+    built = theirs.build(target=target, classes=("red", "green", "blue"))
     assert built.sidecar.verification["agreement"]["pixels"] == 1.0
     assert {
         name: round(value, 3) for name, value in built.sidecar.verification["agreement"]["overlap"].items()
@@ -68,38 +70,33 @@ def test_builds_network_whose_output_has_no_shape(target: str, frames: Path, tmp
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_builds_network_with_fp16_edges_and_fp32_weights(precision: str, frames: Path, tmp_path: Path) -> None:
+def test_builds_network_with_fp16_edges_and_fp32_weights(precision: str, theirs: ForeignNetwork) -> None:
     half = TensorProto.FLOAT16
-    path = network(
-        tmp_path / "theirs.onnx",
+    theirs.write(
         [("Cast", "s", "y", {"to": half})],
         {"y": (half, WIDE)},
         channels=3,
         source=(half, WIDE),
     )
-    model = onnx.load(path)
+    model = onnx.load(theirs.path)
     model.graph.node[0].CopyFrom(helper.make_node("Cast", ["x"], ["p"], to=FLOAT))
-    onnx.save(model, path)
-    built = build_network(path, frames, tmp_path / "built", precision=precision)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    onnx.save(model, theirs.path)
+    built = theirs.build(precision=precision)
+    assert_argmax(built)
     weights = {tensor.name: tensor.data_type for tensor in onnx.load(built.path).graph.initializer}
     assert weights["network/w"] == (half if precision == "fp16" else FLOAT)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_builds_file_of_onnxruntime_fp16_converter(precision: str, frames: Path, tmp_path: Path) -> None:
+def test_builds_file_of_onnxruntime_fp16_converter(precision: str, theirs: ForeignNetwork) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    path = network(
-        tmp_path / "theirs.onnx", channels=3, **single_output(("Softmax", "s", "y", {"axis": 1}), shape=WIDE)
-    )
-    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    theirs.write(channels=3, **single_output(("Softmax", "s", "y", {"axis": 1}), shape=WIDE))
+    onnx.save(convert_float_to_float16(onnx.load(theirs.path), keep_io_types=True), theirs.path)
     with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
-        onnx.checker.check_model(str(path))  # its casts are last
-    built = build_network(path, frames, tmp_path / "built", precision=precision)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+        onnx.checker.check_model(theirs.path)  # its casts are last
+    built = theirs.build(precision=precision)
+    assert_argmax(built)
 
 
 def test_sorts_nodes_of_unsorted_graph(tmp_path: Path) -> None:
@@ -125,21 +122,17 @@ def test_sorts_nodes_of_unsorted_graph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores.argmax(axis=0), image.argmax(axis=2))
 
 
-def test_refuses_cyclic_graph(frames: Path, tmp_path: Path) -> None:
+def test_refuses_cyclic_graph(theirs: ForeignNetwork) -> None:
     graph = single_output(("Add", "s b2", "a2"), ("Neg", "a2", "b2"), ("Identity", "a2", "y"), shape=WIDE)
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    with pytest.raises(
-        ModelError, match=r"theirs\.onnx is not a valid ONNX model: Nodes in a graph must be topolog"
-    ) as refused:
-        build_network(path, frames, tmp_path / "built")
-    assert "\n" not in str(refused.value)
+    theirs.write(channels=3, **graph)
+    theirs.refused(ModelError, r"theirs\.onnx is not a valid ONNX model: Nodes in a graph must be topolog")
 
 
 # Old operator sets.
 
 
 @pytest.mark.parametrize("opset", [9, 11])
-def test_keeps_upsampling_mode_of_old_operator_sets(opset: int, frames: Path, tmp_path: Path) -> None:
+def test_keeps_upsampling_mode_of_old_operator_sets(opset: int, theirs: ForeignNetwork) -> None:
     pool = ("AveragePool", "s", "a", {"kernel_shape": [4, 4], "strides": [4, 4]})
     scales = np.array([1, 1, 4, 4], np.float32)
     if opset == 9:  # asymmetric: relative to the corner of a pixel, not to its center
@@ -150,13 +143,13 @@ def test_keeps_upsampling_mode_of_old_operator_sets(opset: int, frames: Path, tm
         empty = np.zeros(0, np.float32)
         extra = {"roi": empty, "none": empty, "sizes": np.array([1, 3, HEIGHT, WIDTH])}
     graph = single_output(pool, *up, shape=[1, 3, HEIGHT, WIDTH], **extra)
-    path = network(tmp_path / "theirs.onnx", channels=3, opset=opset, **graph)
-    session = onnxruntime.InferenceSession(str(path))
+    theirs.write(channels=3, opset=opset, **graph)
+    session = onnxruntime.InferenceSession(theirs.path)
     # Random colors: with those of `random_images` two scores are equal halfway between patches.
     rng = np.random.default_rng(1)
-    for file in frames.iterdir():
+    for file in theirs.frames.iterdir():
         cv2.imwrite(str(file), rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1))
-    built = build_network(path, frames, tmp_path / "built", precision="fp32")
+    built = theirs.build(precision="fp32")
     image = rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     scores = session.run(None, {"x": (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)})[0]
     assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
@@ -193,13 +186,11 @@ QUANTIZED: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("opset", [13, 17, 19])
 @pytest.mark.parametrize("case", QUANTIZED)
-def test_dequantizes_quantized_output(case: str, opset: int, frames: Path, tmp_path: Path) -> None:
+def test_dequantizes_quantized_output(case: str, opset: int, theirs: ForeignNetwork) -> None:
     graph, channels = QUANTIZED[case]
-    path = network(tmp_path / "theirs.onnx", channels=channels, opset=opset, **graph)
-    built = build_network(path, frames, tmp_path / "built")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    expected = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
-    np.testing.assert_array_equal(class_map(built, image), expected)
+    theirs.write(channels=channels, opset=opset, **graph)
+    built = theirs.build()
+    (assert_argmax if channels == 3 else assert_foreground)(built)
     assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
@@ -214,15 +205,11 @@ THREE_QUANTIZED: dict[str, Any] = {  # a convolution as written by ONNX Runtime'
 }  # fmt: skip
 
 
-def test_builds_quantized_network_only_as_fp32(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **THREE_QUANTIZED)
-    with pytest.raises(
-        OptionError, match=r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32"
-    ):
-        build_network(path, frames, tmp_path / "built")
-    built = build_network(path, frames, tmp_path / "built", precision="fp32")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+def test_builds_quantized_network_only_as_fp32(theirs: ForeignNetwork) -> None:
+    theirs.write(**THREE_QUANTIZED)
+    theirs.refused(OptionError, r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32")
+    built = theirs.build(precision="fp32")
+    assert_argmax(built)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -18,10 +18,11 @@ from foreign_networks import (  # noqa: E402
     NHWC,
     UINT8,
     WIDTH,
+    ForeignNetwork,
     Node,
+    assert_argmax,
+    assert_foreground,
     build_network,
-    class_map,
-    network,
 )
 from onnx import helper, numpy_helper  # noqa: E402
 from onnx_models import random_images  # noqa: E402
@@ -30,17 +31,15 @@ from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
 
-def test_requires_batch_fixed_by_input(frames: Path, tmp_path: Path) -> None:
-    path = network(
-        tmp_path / "theirs.onnx",
+def test_requires_batch_fixed_by_input(theirs: ForeignNetwork) -> None:
+    theirs.write(
         [("Identity", "s", "y")],
         {"y": (FLOAT, [4, 3, HEIGHT, WIDTH])},
         channels=3,
         source=(FLOAT, [4, 3, HEIGHT, WIDTH]),
     )
-    with pytest.raises(OptionError, match="takes 4 images in one run, not 1: give --batch 4"):
-        build_network(path, frames, tmp_path / "built")
-    built = build_network(path, frames, tmp_path / "built", batch=4)
+    theirs.refused(OptionError, "takes 4 images in one run, not 1: give --batch 4")
+    built = theirs.build(batch=4)
     images = random_images(4, HEIGHT, WIDTH)
     maps = onnx_class_maps(built.path, images)
     np.testing.assert_array_equal(maps, images.argmax(axis=3))
@@ -57,15 +56,13 @@ FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
 
 
 @pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "flat"])
-def test_requires_batch_fixed_only_by_output(case: str, frames: Path, tmp_path: Path) -> None:
+def test_requires_batch_fixed_only_by_output(case: str, theirs: ForeignNetwork) -> None:
     nodes, shape, channels = FLAT_BATCH[case]
-    path = network(
-        tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, ["N", 3, HEIGHT, WIDTH]),
+    theirs.write(nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, ["N", 3, HEIGHT, WIDTH]),
         k=np.array(shape),
     )  # fmt: skip
-    with pytest.raises(OptionError, match="takes 2 images in one run, not 1: give --batch 2"):
-        build_network(path, frames, tmp_path / "built")
-    built = build_network(path, frames, tmp_path / "built", batch=2)
+    theirs.refused(OptionError, "takes 2 images in one run, not 1: give --batch 2")
+    built = theirs.build(batch=2)
     images = random_images(2, HEIGHT, WIDTH)
     maps = onnx_class_maps(built.path, images)
     np.testing.assert_array_equal(maps, images.argmax(axis=3) if channels == 3 else images[..., 0] > 127)
@@ -73,62 +70,56 @@ def test_requires_batch_fixed_only_by_output(case: str, frames: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "map"])
-def test_accepts_flat_output_of_one_image(case: str, frames: Path, tmp_path: Path) -> None:
+def test_accepts_flat_output_of_one_image(case: str, theirs: ForeignNetwork) -> None:
     nodes, shape, channels = FLAT_BATCH[case]
     shape = [1, *shape[1:]]
-    path = network(tmp_path / "theirs.onnx", nodes, {"y": (FLOAT, shape)}, channels=channels, k=np.array(shape))
-    built = build_network(path, frames, tmp_path / "built")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(
-        class_map(built, image), image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
-    )
+    theirs.write(nodes, {"y": (FLOAT, shape)}, channels=channels, k=np.array(shape))
+    built = theirs.build()
+    (assert_argmax if channels == 3 else assert_foreground)(built)
 
 
-def test_uint8_input_needs_no_normalization(frames: Path, tmp_path: Path) -> None:
-    path = network(
-        tmp_path / "theirs.onnx",
+def test_uint8_input_needs_no_normalization(theirs: ForeignNetwork) -> None:
+    theirs.write(
         [("Cast", "s", "y", {"to": FLOAT})],
         {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])},
     )
-    model = onnx.load(path)
+    model = onnx.load(theirs.path)
     model.graph.input[0].type.tensor_type.elem_type = UINT8
     del model.graph.node[0]
     model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["f"], to=FLOAT))
     model.graph.node.insert(1, helper.make_node("Div", ["f", "k"], ["p"]))
     model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "k"))
-    onnx.save(model, path)
-    built = build_network(path, frames, tmp_path / "built", mean=None, std=None)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
-    with pytest.raises(
-        OptionError, match="takes uint8, 0 to 255, and contains its normalization; leave --mean and --std out"
-    ):
-        build_network(path, frames, tmp_path / "built")
+    onnx.save(model, theirs.path)
+    built = theirs.build(mean=None, std=None)
+    assert_foreground(built)
+    theirs.refused(OptionError, "takes uint8, 0 to 255, and contains its normalization; leave --mean and --std out")
 
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("layout", [None, "nchw"])
-def test_refuses_gray_input(layout: str | None, free: bool, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", [("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
-    model = onnx.load(path)
+def test_refuses_gray_input(layout: str | None, free: bool, theirs: ForeignNetwork) -> None:
+    theirs.write([("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
+    model = onnx.load(theirs.path)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w"))
     if free:
         for axis in (0, 2, 3):
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "nchw"[axis]
-    onnx.save(model, path)
+    onnx.save(model, theirs.path)
     for given_layout in {layout, "nhwc"} if free else {layout}:  # a wrong layout has the same message
-        with pytest.raises(ModelError, match=r"takes images of 1 channel \(gray\), and rtseg's images are RGB"):
-            build_network(path, frames, tmp_path / "built", layout=given_layout)
+        theirs.refused(
+            ModelError, r"takes images of 1 channel \(gray\), and rtseg's images are RGB", layout=given_layout
+        )
 
 
-def test_refuses_size_that_contradicts_fixed_height(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", [("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
-    model = onnx.load(path)
+def test_refuses_size_that_contradicts_fixed_height(theirs: ForeignNetwork) -> None:
+    theirs.write([("Identity", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
+    model = onnx.load(theirs.path)
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "w"
-    onnx.save(model, path)
-    with pytest.raises(OptionError, match=f"only images of height {HEIGHT}, not 96x64; give --size 96x{HEIGHT}, or"):
-        build_network(path, frames, tmp_path / "built", size=(96, 64))
+    onnx.save(model, theirs.path)
+    theirs.refused(
+        OptionError, f"only images of height {HEIGHT}, not 96x64; give --size 96x{HEIGHT}, or", size=(96, 64)
+    )
 
 
 @pytest.mark.parametrize("names", [("r", "g", "r"), ("Road", "car", "road")])

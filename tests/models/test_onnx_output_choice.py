@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from foreign_networks import (  # noqa: E402
     INT64,
     WIDE,
     WIDTH,
+    ForeignNetwork,
     Node,
-    build_network,
+    assert_argmax,
     class_map,
-    network,
     two_outputs,
 )
 from onnx_models import random_images  # noqa: E402
@@ -45,18 +44,17 @@ from rtseg.core.errors import ModelError, OptionError  # noqa: E402
     ],
     ids=["deep supervision", "auxiliary head first", "classification first", "class map and its scores"],
 )
-def test_selects_main_output_and_reports_it(graph: dict[str, Any], frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    built = build_network(path, frames, tmp_path / "built")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+def test_selects_main_output_and_reports_it(graph: dict[str, Any], theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **graph)
+    built = theirs.build()
+    assert_argmax(built)
     chosen = list(graph["outputs"])[1]
     assert any(f"'{chosen}' is used" in note for note in built.notes)
 
 
-def test_reports_output_selected_by_user(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **two_outputs("aux", "out"))
-    built = build_network(path, frames, tmp_path / "built", output="aux")
+def test_reports_output_selected_by_user(theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **two_outputs("aux", "out"))
+    built = theirs.build(output="aux")
     image = random_images(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image.argmin(axis=2))
     (note,) = [note for note in built.notes if "is used" in note]
@@ -64,15 +62,15 @@ def test_reports_output_selected_by_user(frames: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("auxiliary", ["aux", "aux_out", "d1_aux", "Auxiliary"])
-def test_ignores_larger_auxiliary_output(auxiliary: str, frames: Path, tmp_path: Path) -> None:
+def test_ignores_larger_auxiliary_output(auxiliary: str, theirs: ForeignNetwork) -> None:
     small, full = [1, 3, HEIGHT // 4, WIDTH // 4], [1, 6, HEIGHT, WIDTH]
     pool = ("AveragePool", "s", "out", {"kernel_shape": [4, 4], "strides": [4, 4]})
     nodes = [("Neg", "s", "n"), ("Concat", "n s", auxiliary, {"axis": 1}), pool]
-    path = network(tmp_path / "theirs.onnx", nodes, {auxiliary: (FLOAT, full), "out": (FLOAT, small)}, channels=3)
-    built = build_network(path, frames, tmp_path / "built", classes=("red", "green", "blue"))
+    theirs.write(nodes, {auxiliary: (FLOAT, full), "out": (FLOAT, small)}, channels=3)
+    built = theirs.build(classes=("red", "green", "blue"))
     image = random_images(1, HEIGHT, WIDTH)[0]
     x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-    scores = onnxruntime.InferenceSession(str(path)).run(["out"], {"x": x})[0][0]
+    scores = onnxruntime.InferenceSession(theirs.path).run(["out"], {"x": x})[0][0]
     expected = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
     assert (class_map(built, image) == expected).mean() > 0.99
     assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
@@ -104,43 +102,40 @@ INSTANCES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", INSTANCES)
-def test_refuses_instance_segmentation(case: str, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **INSTANCES[case])
-    with pytest.raises(OptionError, match=r"'objects' \[.*'masks' \[.* look like an instance segmentation") as refused:
-        build_network(path, frames, tmp_path / "built")
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "built").exists()
+def test_refuses_instance_segmentation(case: str, theirs: ForeignNetwork) -> None:
+    theirs.write(**INSTANCES[case])
+    theirs.refused(OptionError, r"'objects' \[.*'masks' \[.* look like an instance segmentation")
+    assert not (theirs.out).exists()
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_accepts_map_next_to_objects_at_image_size_or_by_name(named: bool, frames: Path, tmp_path: Path) -> None:
+def test_accepts_map_next_to_objects_at_image_size_or_by_name(named: bool, theirs: ForeignNetwork) -> None:
     maps = [SMALL] if named else [("Identity", "s", "masks")]
     shape = [1, 3, 12, 16] if named else WIDE
-    path = network(tmp_path / "theirs.onnx", **next_to_objects(maps, shape, [1, 116, 84]))
-    built = build_network(path, frames, tmp_path / "built", output="masks" if named else None)
+    theirs.write(**next_to_objects(maps, shape, [1, 116, 84]))
+    built = theirs.build(output="masks" if named else None)
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:, :32, 0] = image[:, 32:, 2] = 200  # one class border, on the grid of the smaller map
     np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
 
 
-def test_accepts_map_next_to_label_of_each_image(frames: Path, tmp_path: Path) -> None:
+def test_accepts_map_next_to_label_of_each_image(theirs: ForeignNetwork) -> None:
     pool = [("GlobalAveragePool", "s", "v"), ("Flatten", "v", "label"), SMALL]
     outputs = {"label": (FLOAT, [2, 3]), "masks": (FLOAT, [2, 3, 12, 16])}
     source = (FLOAT, [2, 3, HEIGHT, WIDTH])
-    path = network(tmp_path / "theirs.onnx", pool, outputs, channels=3, source=source)
-    built = build_network(path, frames, tmp_path / "built", batch=2, precision="fp32")
+    theirs.write(pool, outputs, channels=3, source=source)
+    built = theirs.build(batch=2, precision="fp32")
     assert any("'masks' is used" in note for note in built.notes)
 
 
-def test_uses_output_selected_by_name(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **two_outputs("d4", "d1", 4))
-    built = build_network(path, frames, tmp_path / "built", output="d4")
+def test_uses_output_selected_by_name(theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **two_outputs("d4", "d1", 4))
+    built = theirs.build(output="d4")
     assert "output 'd4'" in built.sidecar.verification["agreement"]["original"]
 
 
-def test_refuses_output_with_cropped_borders(frames: Path, tmp_path: Path) -> None:
-    path = network(
-        tmp_path / "theirs.onnx",
+def test_refuses_output_with_cropped_borders(theirs: ForeignNetwork) -> None:
+    theirs.write(
         [("Slice", "s from to axes", "y")],
         {"y": (FLOAT, [1, 3, 32, 44])},
         channels=3,
@@ -148,5 +143,4 @@ def test_refuses_output_with_cropped_borders(frames: Path, tmp_path: Path) -> No
         to=np.array([40, 54]),
         axes=np.array([2, 3]),
     )
-    with pytest.raises(ModelError, match=r"no output is a map of its input, 64x48: 'y' \[1, 3, 32, 44\]"):
-        build_network(path, frames, tmp_path / "built")
+    theirs.refused(ModelError, r"no output is a map of its input, 64x48: 'y' \[1, 3, 32, 44\]")

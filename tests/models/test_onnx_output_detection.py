@@ -23,7 +23,10 @@ from foreign_networks import (  # noqa: E402
     SIGMOID,
     UINT8,
     WIDTH,
+    ForeignNetwork,
     Node,
+    assert_argmax,
+    assert_foreground,
     build_network,
     class_map,
     network,
@@ -91,12 +94,11 @@ SINGLE_CHANNEL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", SINGLE_CHANNEL)
-def test_detects_kind_of_single_channel_output(kind: str, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **SINGLE_CHANNEL[kind])
+def test_detects_kind_of_single_channel_output(kind: str, theirs: ForeignNetwork) -> None:
+    theirs.write(**SINGLE_CHANNEL[kind])
     lines: list[str] = []
-    built = build_network(path, frames, tmp_path / "built", lines)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    built = theirs.build(lines=lines)
+    assert_foreground(built)
     assert any(line.startswith("verified: 100.0000%") for line in lines), lines
     assert any("theirs.onnx, run as it is by ONNX Runtime" in line for line in lines)
 
@@ -107,18 +109,17 @@ def test_reads_tanh_output_as_logits(frames: Path, tmp_path: Path) -> None:
     assert "output 'y': logits, foreground above 0, on 100" in next(line for line in lines if "compared:" in line)
 
 
-def test_builds_network_with_float_input_of_0_to_255(frames: Path, tmp_path: Path) -> None:
+def test_builds_network_with_float_input_of_0_to_255(theirs: ForeignNetwork) -> None:
     weight = np.zeros((1, 3, 1, 1), np.float32)
     weight[0, 0] = 10 / 255  # as a Rescaling inside
-    path = network(tmp_path / "theirs.onnx", **single_output(("Identity", "s", "y")), w=weight)
-    built = build_network(path, frames, tmp_path / "built", mean=(0.0,) * 3, std=(0.00392157,) * 3)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    theirs.write(**single_output(("Identity", "s", "y")), w=weight)
+    built = theirs.build(mean=(0.0,) * 3, std=(0.00392157,) * 3)
+    assert_foreground(built)
 
 
-def test_reads_complement_of_sigmoid_as_probability(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **single_output(SIGMOID, ("Sub", "one g", "y"), one=ONE))
-    built = build_network(path, frames, tmp_path / "built")
+def test_reads_complement_of_sigmoid_as_probability(theirs: ForeignNetwork) -> None:
+    theirs.write(**single_output(SIGMOID, ("Sub", "one g", "y"), one=ONE))
+    built = theirs.build()
     image = random_images(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image[..., 0] < 127)
 
@@ -158,12 +159,11 @@ THREE_CHANNELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", THREE_CHANNELS)
-def test_detects_class_axis_of_three_channel_output(kind: str, frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **THREE_CHANNELS[kind])
+def test_detects_class_axis_of_three_channel_output(kind: str, theirs: ForeignNetwork) -> None:
+    theirs.write(channels=3, **THREE_CHANNELS[kind])
     names = ("red", "green", "blue") if "argmax" in kind else None
-    built = build_network(path, frames, tmp_path / "built", classes=names)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    built = theirs.build(classes=names)
+    assert_argmax(built)
     assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
@@ -198,13 +198,11 @@ AMBIGUOUS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("kind", AMBIGUOUS)
-def test_refuses_ambiguous_output_and_names_option(kind: str, frames: Path, tmp_path: Path) -> None:
+def test_refuses_ambiguous_output_and_names_option(kind: str, theirs: ForeignNetwork) -> None:
     graph, channels, message = AMBIGUOUS[kind]
-    path = network(tmp_path / "theirs.onnx", channels=channels, **graph)
-    with pytest.raises(OptionError, match=message) as refused:
-        build_network(path, frames, tmp_path / "built")
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "built").exists()
+    theirs.write(channels=channels, **graph)
+    theirs.refused(OptionError, message)
+    assert not (theirs.out).exists()
 
 
 def test_output_kind_resolves_ambiguous_output(frames: Path, tmp_path: Path) -> None:
@@ -222,15 +220,12 @@ def test_output_kind_resolves_ambiguous_output(frames: Path, tmp_path: Path) -> 
     assert "--output-kind multilabel" in built.sidecar.command
 
 
-def test_refuses_values_that_contradict_detected_kind(frames: Path, tmp_path: Path) -> None:
+def test_refuses_values_that_contradict_detected_kind(theirs: ForeignNetwork) -> None:
     # The graph does not show that the output of this convolution is 0 to 1.
-    path = network(
-        tmp_path / "theirs.onnx",
+    theirs.write(
         **single_output(("Sigmoid", "s", "g"), ("Conv", "g unit", "y"), unit=np.ones((1, 1, 1, 1), np.float32)),
     )
-    with pytest.raises(ModelError, match=r"'y' was read as logits, but its values are .* --output-kind logits or prob"):
-        build_network(path, frames, tmp_path / "built")
-    assert not list((tmp_path / "built").iterdir())
-    built = build_network(path, frames, tmp_path / "built", output_kind="probabilities")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    theirs.refused(ModelError, r"'y' was read as logits, but its values are .* --output-kind logits or prob")
+    assert not list((theirs.out).iterdir())
+    built = theirs.build(output_kind="probabilities")
+    assert_foreground(built)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,16 @@ from foreign_networks import (  # noqa: E402
     UNIT_CONV_3,
     WIDE,
     WIDTH,
+    ForeignNetwork,
     Node,
-    build_network,
+    assert_argmax,
+    assert_foreground,
     class_map,
-    network,
     single_output,
 )
 from onnx_models import random_images  # noqa: E402
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
+from rtseg.core.errors import ModelError, RtsegError  # noqa: E402
 
 CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "logits as probabilities": (single_output(("Identity", "s", "y")), 1, "probabilities",
@@ -97,25 +97,24 @@ CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
 
 
 @pytest.mark.parametrize("case", CONTRADICTED)
-def test_refuses_output_kind_that_contradicts_graph_or_values(case: str, frames: Path, tmp_path: Path) -> None:
+def test_refuses_output_kind_that_contradicts_graph_or_values(case: str, theirs: ForeignNetwork) -> None:
     graph, channels, kind, message = CONTRADICTED[case]
-    path = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    theirs.write(channels=channels, **graph)
     several = "three" in case or "softmax" in case
     names = 4 if kind == "multilabel" else channels if several else 2
-    with pytest.raises((ModelError, OptionError), match=message) as refused:
-        build_network(path, frames, tmp_path / "built", output_kind=kind, classes=tuple("abcd"[:names]))
-    assert "\n" not in str(refused.value)
-    assert "'y'" in str(refused.value)
-    assert not (tmp_path / "built").exists() or not list((tmp_path / "built").iterdir())
+    refused = theirs.refused(RtsegError, message, output_kind=kind, classes=tuple("abcd"[:names]))
+    assert "'y'" in refused
+    assert not (theirs.out).exists() or not list((theirs.out).iterdir())
 
 
-def test_refuses_contradicted_output_kind_on_frames_of_one_class(frames: Path, tmp_path: Path) -> None:
+def test_refuses_contradicted_output_kind_on_frames_of_one_class(theirs: ForeignNetwork) -> None:
     # As a mask, all frames would be background. "weak verification" must not hide that the values are not those of a mask.
-    path = network(tmp_path / "theirs.onnx", **single_output(("Identity", "s", "y")))
-    for file in frames.iterdir():
+    theirs.write(**single_output(("Identity", "s", "y")))
+    for file in theirs.frames.iterdir():
         cv2.imwrite(str(file), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(ModelError, match="--output-kind mask does not fit its output 'y': its values are -5 to -5"):
-        build_network(path, frames, tmp_path / "built", output_kind="mask")
+    theirs.refused(
+        ModelError, "--output-kind mask does not fit its output 'y': its values are -5 to -5", output_kind="mask"
+    )
 
 
 FITS: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -138,14 +137,12 @@ FITS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_accepts_output_kind_that_fits(case: str, frames: Path, tmp_path: Path) -> None:
+def test_accepts_output_kind_that_fits(case: str, theirs: ForeignNetwork) -> None:
     graph, channels, kind = FITS[case]
-    path = network(tmp_path / "theirs.onnx", channels=channels, **graph)
+    theirs.write(channels=channels, **graph)
     names = ("a", "b", "c") if channels == 3 else ("a", "b")
-    built = build_network(path, frames, tmp_path / "built", output_kind=kind, classes=names)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    expected = image.argmax(axis=2) if channels == 3 else image[..., 0] > 127
-    np.testing.assert_array_equal(class_map(built, image), expected)
+    built = theirs.build(output_kind=kind, classes=names)
+    (assert_argmax if channels == 3 else assert_foreground)(built)
 
 
 AS_INDEX = ("Cast", "a", "f", {"to": FLOAT})
@@ -183,29 +180,31 @@ NOT_INDICES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", [None, "classes", "mask", "probabilities", "logits"])
 @pytest.mark.parametrize("case", NOT_INDICES)
-def test_refuses_scaled_or_shifted_class_indices(case: str, kind: str | None, frames: Path, tmp_path: Path) -> None:
+def test_refuses_scaled_or_shifted_class_indices(case: str, kind: str | None, theirs: ForeignNetwork) -> None:
     graph, message = NOT_INDICES[case]
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    with pytest.raises(ModelError, match=rf"its output 'y' can't be used: .*{message}.*; export it without") as refused:
-        build_network(path, frames, tmp_path / "built", output_kind=kind, classes=("a", "b"))
-    assert "\n" not in str(refused.value)
-    assert "--output-kind" not in str(refused.value)
-    assert not (tmp_path / "built").exists()
+    theirs.write(channels=3, **graph)
+    refused = theirs.refused(
+        ModelError,
+        rf"its output 'y' can't be used: .*{message}.*; export it without",
+        output_kind=kind,
+        classes=("a", "b"),
+    )
+    assert "--output-kind" not in refused
+    assert not (theirs.out).exists()
 
 
-def test_accepts_classes_merged_by_integer_division(frames: Path, tmp_path: Path) -> None:
+def test_accepts_classes_merged_by_integer_division(theirs: ForeignNetwork) -> None:
     graph = single_output(
         ARGMAX_1, ("Add", "a k1", "m"), ("Div", "m k", "y"), k1=np.array(1), k=np.array(2), element=INT64
     )
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    built = build_network(path, frames, tmp_path / "built", classes=("red", "other"))
+    theirs.write(channels=3, **graph)
+    built = theirs.build(classes=("red", "other"))
     image = random_images(1, HEIGHT, WIDTH)[0]
-    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-    expected = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0][0, 0]
+    expected = theirs.run(image)[0]
     np.testing.assert_array_equal(class_map(built, image), expected)
 
 
-def test_refuses_value_255_found_in_output(frames: Path, tmp_path: Path) -> None:
+def test_refuses_value_255_found_in_output(theirs: ForeignNetwork) -> None:
     where = ("Where", "confident f none", "m")
     graph = single_output(
         ARGMAX_1,
@@ -218,27 +217,26 @@ def test_refuses_value_255_found_in_output(frames: Path, tmp_path: Path) -> None
         none=np.float32(255),
         unit=UNIT_CONV,
     )
-    path = network(tmp_path / "theirs.onnx", channels=3, **graph)
-    with pytest.raises(ModelError, match=r"outputs 255 \(no class\) .*; export it without") as refused:
-        build_network(path, frames, tmp_path / "built", output_kind="classes", classes=("a", "b", "c"))
-    assert "--classes" not in str(refused.value)
+    theirs.write(channels=3, **graph)
+    refused = theirs.refused(
+        ModelError, r"outputs 255 \(no class\) .*; export it without", output_kind="classes", classes=("a", "b", "c")
+    )
+    assert "--classes" not in refused
 
 
-def test_reads_mean_of_three_masks_as_probability(frames: Path, tmp_path: Path) -> None:
+def test_reads_mean_of_three_masks_as_probability(theirs: ForeignNetwork) -> None:
     # The values are 0, 1/3, 2/3 and 1, like those of a scaled class map.
     votes: list[Node] = []
     for i, limit in enumerate(("low", "zero", "high")):
         votes += [("Greater", f"s {limit}", f"b{i}"), ("Cast", f"b{i}", f"f{i}", {"to": FLOAT})]
     limits = {"low": np.float32(-3), "zero": np.float32(0), "high": np.float32(2)}
-    path = network(tmp_path / "theirs.onnx", **single_output(*votes, ("Mean", "f0 f1 f2", "y"), **limits))
-    built = build_network(path, frames, tmp_path / "built", output_kind="probabilities")
+    theirs.write(**single_output(*votes, ("Mean", "f0 f1 f2", "y"), **limits))
+    built = theirs.build(output_kind="probabilities")
     image = random_images(1, HEIGHT, WIDTH)[0]
-    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-    expected = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})[0][0, 0] > 0.5
+    expected = theirs.run(image)[0] > 0.5
     np.testing.assert_array_equal(class_map(built, image), expected)
 
 
-def test_refuses_network_that_outputs_nan(frames: Path, tmp_path: Path) -> None:
-    path = network(tmp_path / "theirs.onnx", **single_output(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
-    with pytest.raises(ModelError, match="it outputs NaN on the compared frames"):
-        build_network(path, frames, tmp_path / "built", output_kind="logits")
+def test_refuses_network_that_outputs_nan(theirs: ForeignNetwork) -> None:
+    theirs.write(**single_output(("Sqrt", "s", "q"), ("Sub", "q one", "y"), one=ONE))
+    theirs.refused(ModelError, "it outputs NaN on the compared frames", output_kind="logits")

@@ -19,6 +19,7 @@ from foreign_networks import (  # noqa: E402
     SIGMOID,
     WIDE,
     WIDTH,
+    ForeignNetwork,
     build_network,
     class_map,
     network,
@@ -141,20 +142,19 @@ def test_refuses_wrong_adapter(kind: str, frames: Path, tmp_path: Path, monkeypa
     assert not list((tmp_path / "built").iterdir())
 
 
-def test_refuses_wrong_output_in_built_file(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = network(tmp_path / "theirs.onnx", channels=3, **two_outputs("aux", "out"))
+def test_refuses_wrong_output_in_built_file(theirs: ForeignNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs.write(channels=3, **two_outputs("aux", "out"))
     monkeypatch.setattr(onnx_adapter, "_keep_output", lambda model, name: None)
     monkeypatch.setattr(onnx_adapter, "_output_nodes", _changed_output(name="aux"))
-    with pytest.raises(ModelError, match="agrees with the original on"):
-        build_network(path, frames, tmp_path / "built")
-    assert not list((tmp_path / "built").iterdir())
+    theirs.refused(ModelError, "agrees with the original on")
+    assert not list((theirs.out).iterdir())
 
 
-def test_reports_weak_verification_for_single_class(frames: Path, tmp_path: Path) -> None:
+def test_reports_weak_verification_for_single_class(theirs: ForeignNetwork) -> None:
     far = np.full((1, 1, 1, 1), 100, np.float32)
-    path = network(tmp_path / "theirs.onnx", **single_output(("Add", "s far", "y"), far=far))
+    theirs.write(**single_output(("Add", "s far", "y"), far=far))
     lines: list[str] = []
-    built = build_network(path, frames, tmp_path / "built", lines)
+    built = theirs.build(lines=lines)
     (weak,) = [line for line in lines if line.startswith("weak verification")]
     assert "the class 'class-1'" in weak
     assert "--verify-on" in weak
@@ -162,11 +162,11 @@ def test_reports_weak_verification_for_single_class(frames: Path, tmp_path: Path
     assert built.sidecar.verification["agreement"]["constant"] == "class-1"
 
 
-def test_compares_openvino_file_with_source_onnx(frames: Path, tmp_path: Path) -> None:
+def test_compares_openvino_file_with_source_onnx(theirs: ForeignNetwork) -> None:
     pytest.importorskip("openvino")
     reshape = ("Reshape", "g k", "y")
     nhwc = [1, HEIGHT, WIDTH, 1]
-    path = network(tmp_path / "theirs.onnx", **single_output(SIGMOID, reshape, shape=nhwc, k=np.array(nhwc)))
+    theirs.write(**single_output(SIGMOID, reshape, shape=nhwc, k=np.array(nhwc)))
     lines: list[str] = []
-    build_network(path, frames, tmp_path / "built", lines, target="openvino")
+    theirs.build(lines=lines, target="openvino")
     assert any("by openvino on" in line and "run as it is by ONNX Runtime" in line for line in lines)
