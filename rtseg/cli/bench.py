@@ -39,12 +39,6 @@ def bench(
     encoder: o.EncoderOption = "software",
     seconds: Annotated[float, o.option(_MEASUREMENT, "Duration of the measurement of each stage.", min=0.1)] = 3.0,
     rounds: Annotated[int, o.option(_MEASUREMENT, "Runs of the whole pipeline; the median is reported.", min=1)] = 3,
-    tune: Annotated[
-        bool,
-        o.option(
-            _MEASUREMENT, "Find the fastest number of parallel inferences on this machine, and save it.", "--tune"
-        ),
-    ] = False,
     compare: Annotated[
         bool, o.option(o.OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
     ] = False,
@@ -67,14 +61,11 @@ def bench(
 
         rtseg bench drive.mp4 --model small --model nano --preset ultrafast --json now.json --chart now.png
 
-        rtseg bench --tune
-
         rtseg bench --compare before.json after.json
     """
     with error_handler(verbose):
         from rtseg.bench import report
         from rtseg.bench.measure import run_bench, write_synthetic_video
-        from rtseg.bench.tune import tune_streams
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.core.errors import OptionError
         from rtseg.core.files import write_json
@@ -82,7 +73,6 @@ def bench(
         from rtseg.core.process_setup import set_up_pipeline
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
-        from rtseg.render.style import Style
 
         model_files = [file for each in model or () for file in model_inputs(each)]
         check_paths([*map(Input, videos or ()), *model_files], side_outputs(json=json_file, chart=chart))
@@ -108,14 +98,6 @@ def bench(
                     o.parse_size(frame_size) or (1280, 720), frames, folder, ProgressDisplay(quiet=quiet).task()
                 )
             ]
-            if tune:
-                tuned = [
-                    tune_streams(files[0], each, Style(), output_options, device=device, log=print_line)
-                    for each in models
-                ]
-                if json_file:
-                    write_json({"tuned": tuned}, json_file)
-                return
             items = []
             for item in run_bench(
                 files,

@@ -35,7 +35,6 @@ class OpenVinoBackend:
         size: tuple[int, int] | None = None,
         device: str = "CPU",
         streams: int = 1,
-        threads: int = 0,
         precision: str | None = None,
     ):
         """Read, reshape and compile the model.
@@ -45,8 +44,7 @@ class OpenVinoBackend:
             size: (width, height) of the input; None: the size in the model's metadata.
             device: an OpenVINO device name.
             streams: number of images computed concurrently, each with its share of the threads; as many threads may call
-                `infer`. 1: all threads compute one image, for the lowest latency. 0: one stream per core.
-            threads: inference threads; 0: OpenVINO's choice, one per core.
+                `infer`. 1: all threads compute one image, for the lowest latency. 0: OpenVINO's choice for the highest throughput.
             precision: `fp32` or `bf16`; None: bf16 on CPUs that support it, else fp32.
 
         Raises:
@@ -64,18 +62,19 @@ class OpenVinoBackend:
         """True if `infer` accepts images of any size, compiled at the first use of each; False if `size` was given."""
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         chosen = precision or ("bf16" if "BF16" in capabilities else "fp32")
-        self.streams = streams or usable_cores()
+        self.streams = streams
+        """Number of images computed concurrently."""
         self._settings = {
-            "PERFORMANCE_HINT": "LATENCY" if self.streams == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
-            "NUM_STREAMS": self.streams,
+            "INFERENCE_NUM_THREADS": usable_cores(),
         }
+        if streams:
+            self._settings["NUM_STREAMS"] = streams
         if device == "CPU" and self.description.precision != "int8" and _quantized(network):
             # OpenVINO would compute it in INT8, and 2026.4 is wrong for a convolution after a Concat whose output is quantized
             # again, a pattern of ONNX Runtime's quantization.
             self._settings["LP_TRANSFORMS_MODE"] = "NO"
-        if threads:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core, self._network, self._model, self._openvino_device = core, network, str(model), device
         self._lock = threading.Lock()
         self._outputs = BufferPool()
@@ -100,7 +99,7 @@ class OpenVinoBackend:
         try:
             outputs = [self._run(request, image[None]) for image in images]
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed while computing: {first_line(error)}") from error
+            raise BackendError(f"OpenVINO failed while computing: {_reason(error)}") from error
         finally:
             requests.put(request)
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
@@ -139,12 +138,13 @@ class OpenVinoBackend:
                 else run_with_low_priority(self._core.compile_model, *arguments)
             )
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.streams):
                 requests.put(compiled.create_infer_request())
         except RuntimeError as error:
             raise ModelError(
-                f"{self._model}: OpenVINO can't build it for {width}x{height} ({first_line(error)})"
+                f"{self._model}: OpenVINO can't build it for {width}x{height} ({_reason(error)})"
             ) from error
         self._precision = next(name for name, theirs in _PRECISIONS.items() if theirs == precision)
         return requests
@@ -188,7 +188,7 @@ def _read(model: Path) -> tuple[Any, Any]:
     try:
         return core, core.read_model(model)
     except RuntimeError as error:
-        raise ModelError(f"{model}: OpenVINO can't read it as a model ({first_line(error)})") from error
+        raise ModelError(f"{model}: OpenVINO can't read it as a model ({_reason(error)})") from error
 
 
 def _with_float_scores(network: Any, description: ModelInfo) -> Any:
@@ -207,7 +207,7 @@ def _quantized(network: Any) -> bool:
     return any(node.get_type_name() == "FakeQuantize" for node in network.get_ops())
 
 
-def first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return the last line of a native error message, which is OpenVINO's reason without its source positions."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

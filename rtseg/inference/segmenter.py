@@ -26,7 +26,6 @@ from rtseg.inference.open_model import choose_model, open_model
 from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
-from rtseg.inference.tuning import tuned_streams
 
 _log = logging.getLogger("rtseg.inference")
 
@@ -71,8 +70,8 @@ class Segmenter:
                 is spent on letterbox bars. Models of other programs, and files built for one size, keep their size.
             fit: `letterbox` keeps the image's aspect ratio, `stretch` fills the input.
             streams: number of images computed concurrently (OpenVINO only): 1 for the lowest latency, more for throughput, 0
-                for the result of `rtseg bench --tune`, else one per core. Any number of threads may call `segment`; on an
-                engine with a batch size, simultaneous calls are computed together.
+                for OpenVINO's choice. Any number of threads may call `segment`; on an engine with a batch size, simultaneous
+                calls are computed together.
             smooth: momentum of temporal smoothing: the share of the class scores that is kept from the previous frames, 0 to 0.9;
                 see `new_smoothing`. With it, one image is computed at a time.
             build_missing: called with the model file, the backend and the input size if the backend can't run the model file
@@ -96,7 +95,7 @@ class Segmenter:
         """The model file, named or default."""
         self.reason = choice.reason
         """Human-readable reason for the backend."""
-        stream_count = 1 if smooth else streams or tuned_streams(choice.path.stem) or 0
+        stream_count = 1 if smooth else streams
         self._backend = open_model(choice, size, device, stream_count, build_missing)
         if smooth and self.description.output == "classes":
             self._backend.close()

@@ -1,4 +1,4 @@
-"""`rtseg bench`: consistent figures, reports, comparison and tuning."""
+"""`rtseg bench`: consistent figures, reports, and comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from rtseg.cli.app import app
 from rtseg.core.stats import STAGES, Histogram
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.segmenter import Segmenter
-from rtseg.inference.tuning import save_tuned_streams, tuned_streams, tuning_file
 from rtseg.io.options import OutputOptions
 from rtseg.render.style import Style
 from rtseg.synthetic import SyntheticDrive
@@ -106,27 +105,6 @@ def test_user_error_is_reported_without_traceback(arguments: tuple[str, ...], me
     assert "Traceback" not in result.output
 
 
-def test_tune_saves_the_fastest_number_of_streams(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    result = invoke(video, *QUICK, "--tune", "--json", "-")
-    assert result.exit_code == 0, result.output
-    (tuned,) = json.loads(result.stdout)["tuned"]
-    assert str(tuned["streams"]) in tuned["fps"]
-    assert tuned_streams(MODEL.stem) == tuned["streams"]
-
-
-def test_tuning_of_the_default_model_is_saved_under_its_file_name(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without --model the INT8 file may run: the setting must be saved under its name."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("rtseg.inference.bundled_models.has_vnni", lambda: True)
-    assert invoke(video, "--backend", "openvino", "--preset", "ultrafast", "--tune").exit_code == 0
-    with Segmenter() as segmenter:
-        assert segmenter.file.stem == "camvid-small-int8"
-        assert tuned_streams(segmenter.file.stem) is not None
-
-
 def test_missing_matplotlib_is_reported_before_measurement(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.bench.report.importlib.util.find_spec", lambda name: None)
     result = invoke(video, *QUICK, "--chart", "x.png")
@@ -134,20 +112,6 @@ def test_missing_matplotlib_is_reported_before_measurement(video: Path, monkeypa
     assert result.output.strip() == (
         'rtseg: a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out'
     )
-
-
-def test_tuning_of_another_machine_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tuned_streams("x") is None
-    save_tuned_streams("x", 3)
-    save_tuned_streams("y", 2)
-    assert (tuned_streams("x"), tuned_streams("y"), tuned_streams("z")) == (3, 2, None)
-    saved = tuning_file().read_text()
-    tuning_file().write_text(saved.replace('"cores": ', '"cores": 1'))
-    assert tuned_streams("x") is None
-    for damaged in ("", "[]", "{}", saved.replace('"x": 3', '"x": "many"'), saved.replace('"x": 3', '"x": 0')):
-        tuning_file().write_text(damaged)
-        assert tuned_streams("x") is None
 
 
 def cost(cpu_ms: float) -> StageCost:
