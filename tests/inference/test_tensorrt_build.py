@@ -83,10 +83,7 @@ def test_every_option_reaches_tensorrt(jetson: Jetson, model: Path, tmp_path: Pa
     assert settings["WORKSPACE"] == 512 << 20
     assert settings["builder_optimization_level"] == 5
     assert settings["hardware_compatibility_level"] == "AMPERE_PLUS"
-    assert settings["flags"] == [
-        "VERSION_COMPATIBLE",
-        "GPU_FALLBACK",
-    ]
+    assert settings["flags"] == ["VERSION_COMPATIBLE", "GPU_FALLBACK"]
     assert settings["default_device_type"] == "DLA"
     assert settings["DLA_core"] == 1
     assert built.sidecar.facts.capabilities == ("8.0+",)
@@ -128,8 +125,7 @@ def test_unsupported_operators_are_named_with_their_nodes(jetson: Jetson, tmp_pa
 
     bad = contract_model(tmp_path / "bad.onnx", extra=strange)
     with pytest.raises(
-        ModelError,
-        match=r"Erf \(node 'first_erf'\): no importer registered; operator Erf \(node 'second_erf'\)",
+        ModelError, match=r"Erf \(node 'first_erf'\): no importer registered; operator Erf \(node 'second_erf'\)"
     ):
         build(bad, target="tensorrt", out=tmp_path / "engines")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,20 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from building import build  # noqa: E402
+from building import PLAIN, build, needs_rtx  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
 from rtseg.inference import choose_backend, describe_model, open_backend  # noqa: E402
 from rtseg.inference.engine_metadata import read_sidecar, sha256  # noqa: E402
 from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
-PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+pytestmark = pytest.mark.system
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def rtx() -> None:
-    """Skip the test if TensorRT for RTX is not installed; fail it if RTSEG_REQUIRE_SYSTEM=1 requires it."""
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        message = "TensorRT for RTX is missing: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"
-        if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
-            pytest.fail(message + ", but RTSEG_REQUIRE_SYSTEM=1 requires it", pytrace=False)
-        pytest.skip(message)
-
-
-def needs_rtx(test: Any) -> Any:
-    """Mark a test that builds with TensorRT for RTX."""
-    return pytest.mark.system()(pytest.mark.usefixtures("rtx")(test))
+    needs_rtx()
 
 
 @pytest.fixture
@@ -44,7 +31,6 @@ def model(tmp_path: Path) -> Path:
     return contract_model(tmp_path / "colors.onnx")
 
 
-@needs_rtx
 def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     built = build(model, target="tensorrt-rtx", out=tmp_path / "engines", log=lines.append)
@@ -59,7 +45,6 @@ def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path
     assert {path.suffix for path in (tmp_path / "engines").iterdir()} == {".engine", ".json"}
 
 
-@needs_rtx
 @pytest.mark.parametrize(
     "name",
     [
@@ -84,7 +69,6 @@ def test_rtx_builds_every_family_of_checkpoints(name: str, tmp_path: Path) -> No
     assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
 
 
-@needs_rtx
 def test_rtx_refuses_an_fp16_engine_with_fp32_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     monkeypatch.setattr(
@@ -95,7 +79,6 @@ def test_rtx_refuses_an_fp16_engine_with_fp32_layers(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "engines").iterdir())
 
 
-@needs_rtx
 def test_rtx_builds_fp32_and_converts_fp32_to_fp16(tmp_path: Path) -> None:
     single = contract_model(tmp_path / "single.onnx", precision="fp32")
     built = build(single, target="tensorrt-rtx", precision="fp32", out=tmp_path, verify=False)
@@ -106,7 +89,6 @@ def test_rtx_builds_fp32_and_converts_fp32_to_fp16(tmp_path: Path) -> None:
     assert half.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
-@needs_rtx
 @pytest.mark.parametrize(
     "variant", [{"layout": "nhwc"}, {"output_kind": "map"}, {"output_kind": "probabilities", "reduce": 2}]
 )
@@ -117,7 +99,6 @@ def test_rtx_builds_foreign_onnx(variant: dict[str, Any], tmp_path: Path) -> Non
     assert built.sidecar.facts.input_size == (96, 64)
 
 
-@needs_rtx
 def test_rtx_builds_a_bias_behind_identity(tmp_path: Path) -> None:
     def through_identity(graph: Any) -> None:
         graph.node.insert(0, onnx.helper.make_node("Identity", ["bias"], ["copied_bias"]))
@@ -128,7 +109,6 @@ def test_rtx_builds_a_bias_behind_identity(tmp_path: Path) -> None:
     assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
 
 
-@needs_rtx
 def test_rtx_error_lists_supported_capabilities(model: Path, tmp_path: Path) -> None:
     built = build(
         model, target="tensorrt-rtx", out=tmp_path, options=EngineOptions(compute_capability="8.6"), verify=False
@@ -141,7 +121,6 @@ def test_rtx_error_lists_supported_capabilities(model: Path, tmp_path: Path) -> 
         build(model, target="tensorrt-rtx", out=tmp_path, options=EngineOptions(hardware_compatible=True))
 
 
-@needs_rtx
 def test_rtx_error_names_an_unsupported_operator(tmp_path: Path) -> None:
     def strange(graph: Any) -> None:
         graph.node.append(onnx.helper.make_node("Det", ["b"], ["d"], "strange_node"))
@@ -152,7 +131,6 @@ def test_rtx_error_names_an_unsupported_operator(tmp_path: Path) -> None:
     assert not list((tmp_path / "engines").iterdir())
 
 
-@needs_rtx
 def test_rtx_without_a_gpu_raises_an_error(model: Path, tmp_path: Path) -> None:
     from rtseg.gpu.devices import find_gpus
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from dataclasses import replace
@@ -17,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from building import build  # noqa: E402
+from building import build, needs_rtx  # noqa: E402
 from importer_fixtures import expected, load, weights  # noqa: E402
 from importer_weights import image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -70,13 +69,6 @@ def foreign(name: str, folder: Path) -> tuple[Path, tuple[int, int]]:
         (folder / "config.json").write_text(json.dumps(fixture["config"]))
         save_file(weights(fixture), folder / "model.safetensors")
     return path, tuple(fixture["size"])
-
-
-def _needs_rtx() -> None:
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
-            pytest.fail("TensorRT for RTX is missing, but RTSEG_REQUIRE_SYSTEM=1 requires it", pytrace=False)
-        pytest.skip("TensorRT for RTX is missing: pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
 
 
 # Run directly.
@@ -191,7 +183,7 @@ def test_checkpoint_of_another_library_needs_a_size(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_rtx_engine_of_an_own_checkpoint(own: Path, tmp_path: Path) -> None:
-    _needs_rtx()
+    needs_rtx()
     built = build(own, target="tensorrt-rtx", out=tmp_path)
     assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
     assert built.sidecar.verification["agreement"]["pixels"] >= 0.995
@@ -202,7 +194,7 @@ def test_rtx_engine_of_an_own_checkpoint(own: Path, tmp_path: Path) -> None:
 @pytest.mark.system
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rtx_engine_of_another_librarys_checkpoint(name: str, tmp_path: Path) -> None:
-    _needs_rtx()
+    needs_rtx()
     path, size = foreign(name, tmp_path)
     built = build(path, target="tensorrt-rtx", size=size, out=tmp_path / "built", verify=False)
     assert built.path.read_bytes()[:4] == b"vtrt"

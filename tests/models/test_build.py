@@ -14,7 +14,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from building import build  # noqa: E402
+from building import PLAIN, build, quick  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
@@ -25,17 +25,10 @@ from rtseg.inference.argmax import class_maps  # noqa: E402
 from rtseg.inference.engine_metadata import default_folder, read_sidecar, sidecar_path  # noqa: E402
 from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
 from rtseg.models.export.agreement import compare, samples  # noqa: E402
-from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.requirements import require  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
-
-PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-def quick(source: Path, out: Path, **options: Any) -> BuildResult:
-    return build(source, out=out, **{"target": "onnx", "verify": False, **options})
 
 
 def agreement_with_truth(path: Path, size: tuple[int, int] = (64, 48)) -> float:
@@ -242,9 +235,7 @@ def test_loads_frames_from_scenes_data_set_and_video(tmp_path: Path, camvid: Pat
     assert len(list(samples((64, 48), CLASSES, clip, count=3))) == 3
 
 
-def test_refuses_folder_without_images_and_names_no_foreign_option(
-    tmp_path: Path,
-) -> None:
+def test_refuses_folder_without_images_and_names_no_foreign_option(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see here")
     with pytest.raises(
         RtsegError, match=r"contains neither images \(\.apng, .*, .webp\) nor a known data set"

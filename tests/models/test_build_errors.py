@@ -14,20 +14,13 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from building import build  # noqa: E402
+from building import PLAIN, build, quick  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model  # noqa: E402
+from onnx_models import contract_model, foreign_model  # noqa: E402
 
 from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
-from rtseg.models.export.build import BuildResult  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
-
-PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-def quick(source: Path, out: Path, **options: Any) -> BuildResult:
-    return build(source, out=out, **{"target": "onnx", "verify": False, **options})
 
 
 def _weights_outside(path: Path, location: str = "../secret.bin") -> None:

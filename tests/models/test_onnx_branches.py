@@ -34,9 +34,7 @@ def _write_squeeze_network(path: Path, *, axis: int, nested: bool = False, versi
     factor = numpy_helper.from_array(np.array(1, np.float32), "k")
     then = _branch("then", [squeeze], "r", () if version < 13 else (axes,))
     if nested:
-        inner = [
-            node("If", ["is_one"], ["r2"], then_branch=then, else_branch=_branch("else", scale, "r", (factor,))),
-        ]
+        inner = [node("If", ["is_one"], ["r2"], then_branch=then, else_branch=_branch("else", scale, "r", (factor,)))]
         then = _branch("outer", inner, "r2")
     nodes = [
         node("Conv", ["x", "w", "b"], ["s"]),

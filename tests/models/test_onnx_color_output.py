@@ -112,8 +112,7 @@ def in_function(path: Path, inputs: list[str], *nodes: Any) -> None:
 def test_analyzes_local_function(theirs: ForeignNetwork) -> None:
     theirs.write(**single_output(("Identity", "s", "y")))
     in_function(theirs.path, ["s"], helper.make_node("Sigmoid", ["s"], ["y"]))
-    built = theirs.build()
-    assert_foreground(built)
+    assert_foreground(theirs.build())
 
 
 def test_refuses_overlay_in_local_function(theirs: ForeignNetwork) -> None:
@@ -153,5 +152,4 @@ RESEMBLING_COLORS: dict[str, dict[str, Any]] = {
 def test_accepts_scores_that_resemble_colors(case: str, theirs: ForeignNetwork) -> None:
     theirs.write(channels=3, **RESEMBLING_COLORS[case])
     kind = "probabilities" if "one-hot" in case else None
-    built = theirs.build(output_kind=kind, output_layout="nchw")
-    assert_argmax(built)
+    assert_argmax(theirs.build(output_kind=kind, output_layout="nchw"))

@@ -72,12 +72,7 @@ def test_builds_network_whose_output_has_no_shape(target: str, theirs: ForeignNe
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_builds_network_with_fp16_edges_and_fp32_weights(precision: str, theirs: ForeignNetwork) -> None:
     half = TensorProto.FLOAT16
-    theirs.write(
-        [("Cast", "s", "y", {"to": half})],
-        {"y": (half, WIDE)},
-        channels=3,
-        source=(half, WIDE),
-    )
+    theirs.write([("Cast", "s", "y", {"to": half})], {"y": (half, WIDE)}, channels=3, source=(half, WIDE))
     model = onnx.load(theirs.path)
     model.graph.node[0].CopyFrom(helper.make_node("Cast", ["x"], ["p"], to=FLOAT))
     onnx.save(model, theirs.path)
@@ -95,8 +90,7 @@ def test_builds_file_of_onnxruntime_fp16_converter(precision: str, theirs: Forei
     onnx.save(convert_float_to_float16(onnx.load(theirs.path), keep_io_types=True), theirs.path)
     with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
         onnx.checker.check_model(theirs.path)  # its casts are last
-    built = theirs.build(precision=precision)
-    assert_argmax(built)
+    assert_argmax(theirs.build(precision=precision))
 
 
 def test_sorts_nodes_of_unsorted_graph(tmp_path: Path) -> None:
@@ -208,8 +202,7 @@ THREE_QUANTIZED: dict[str, Any] = {  # a convolution as written by ONNX Runtime'
 def test_builds_quantized_network_only_as_fp32(theirs: ForeignNetwork) -> None:
     theirs.write(**THREE_QUANTIZED)
     theirs.refused(OptionError, r"is quantized: 100% of its multiplications are INT8 already.*--precision fp32")
-    built = theirs.build(precision="fp32")
-    assert_argmax(built)
+    assert_argmax(theirs.build(precision="fp32"))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -74,15 +74,11 @@ def test_accepts_flat_output_of_one_image(case: str, theirs: ForeignNetwork) -> 
     nodes, shape, channels = FLAT_BATCH[case]
     shape = [1, *shape[1:]]
     theirs.write(nodes, {"y": (FLOAT, shape)}, channels=channels, k=np.array(shape))
-    built = theirs.build()
-    (assert_argmax if channels == 3 else assert_foreground)(built)
+    (assert_argmax if channels == 3 else assert_foreground)(theirs.build())
 
 
 def test_uint8_input_needs_no_normalization(theirs: ForeignNetwork) -> None:
-    theirs.write(
-        [("Cast", "s", "y", {"to": FLOAT})],
-        {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])},
-    )
+    theirs.write([("Cast", "s", "y", {"to": FLOAT})], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
     model = onnx.load(theirs.path)
     model.graph.input[0].type.tensor_type.elem_type = UINT8
     del model.graph.node[0]
@@ -90,8 +86,7 @@ def test_uint8_input_needs_no_normalization(theirs: ForeignNetwork) -> None:
     model.graph.node.insert(1, helper.make_node("Div", ["f", "k"], ["p"]))
     model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "k"))
     onnx.save(model, theirs.path)
-    built = theirs.build(mean=None, std=None)
-    assert_foreground(built)
+    assert_foreground(theirs.build(mean=None, std=None))
     theirs.refused(OptionError, "takes uint8, 0 to 255, and contains its normalization; leave --mean and --std out")
 
 

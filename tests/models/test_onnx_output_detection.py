@@ -97,8 +97,7 @@ SINGLE_CHANNEL: dict[str, dict[str, Any]] = {
 def test_detects_kind_of_single_channel_output(kind: str, theirs: ForeignNetwork) -> None:
     theirs.write(**SINGLE_CHANNEL[kind])
     lines: list[str] = []
-    built = theirs.build(lines=lines)
-    assert_foreground(built)
+    assert_foreground(theirs.build(lines=lines))
     assert any(line.startswith("verified: 100.0000%") for line in lines), lines
     assert any("theirs.onnx, run as it is by ONNX Runtime" in line for line in lines)
 
@@ -113,8 +112,7 @@ def test_builds_network_with_float_input_of_0_to_255(theirs: ForeignNetwork) -> 
     weight = np.zeros((1, 3, 1, 1), np.float32)
     weight[0, 0] = 10 / 255  # as a Rescaling inside
     theirs.write(**single_output(("Identity", "s", "y")), w=weight)
-    built = theirs.build(mean=(0.0,) * 3, std=(0.00392157,) * 3)
-    assert_foreground(built)
+    assert_foreground(theirs.build(mean=(0.0,) * 3, std=(0.00392157,) * 3))
 
 
 def test_reads_complement_of_sigmoid_as_probability(theirs: ForeignNetwork) -> None:
@@ -223,9 +221,8 @@ def test_output_kind_resolves_ambiguous_output(frames: Path, tmp_path: Path) -> 
 def test_refuses_values_that_contradict_detected_kind(theirs: ForeignNetwork) -> None:
     # The graph does not show that the output of this convolution is 0 to 1.
     theirs.write(
-        **single_output(("Sigmoid", "s", "g"), ("Conv", "g unit", "y"), unit=np.ones((1, 1, 1, 1), np.float32)),
+        **single_output(("Sigmoid", "s", "g"), ("Conv", "g unit", "y"), unit=np.ones((1, 1, 1, 1), np.float32))
     )
     theirs.refused(ModelError, r"'y' was read as logits, but its values are .* --output-kind logits or prob")
     assert not list((theirs.out).iterdir())
-    built = theirs.build(output_kind="probabilities")
-    assert_foreground(built)
+    assert_foreground(theirs.build(output_kind="probabilities"))

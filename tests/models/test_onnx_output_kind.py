@@ -141,8 +141,7 @@ def test_accepts_output_kind_that_fits(case: str, theirs: ForeignNetwork) -> Non
     graph, channels, kind = FITS[case]
     theirs.write(channels=channels, **graph)
     names = ("a", "b", "c") if channels == 3 else ("a", "b")
-    built = theirs.build(output_kind=kind, classes=names)
-    (assert_argmax if channels == 3 else assert_foreground)(built)
+    (assert_argmax if channels == 3 else assert_foreground)(theirs.build(output_kind=kind, classes=names))
 
 
 AS_INDEX = ("Cast", "a", "f", {"to": FLOAT})

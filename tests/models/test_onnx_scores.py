@@ -42,10 +42,7 @@ def test_refuses_softmax_with_missing_class_unless_kind_is_given(theirs: Foreign
 def test_accepts_missing_class_that_never_has_highest_score(theirs: ForeignNetwork) -> None:
     low = np.array([-100, 0, 0], np.float32).reshape(1, 3, 1, 1)
     nodes = [("Add", "s low", "l"), ("Softmax", "l", "m", {"axis": 1}), ("Slice", "m from to axis", "y")]
-    theirs.write(
-        channels=3,
-        **single_output(*nodes, low=low, **LAST_CHANNELS, shape=[1, 2, HEIGHT, WIDTH]),
-    )
+    theirs.write(channels=3, **single_output(*nodes, low=low, **LAST_CHANNELS, shape=[1, 2, HEIGHT, WIDTH]))
     built = theirs.build(classes=("green", "blue"))
     image = random_images(1, HEIGHT, WIDTH)[0]
     np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from building import build  # noqa: E402
+from building import PLAIN, build, needs, needs_rtx  # noqa: E402
 from media import write_video  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
@@ -30,27 +29,11 @@ from rtseg.models.export import quantize, verify  # noqa: E402
 from rtseg.models.export.agreement import Agreement  # noqa: E402
 from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
 from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
-
-PLAIN = Preprocessing(CLASSES, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-def needs(module: str, packages: str) -> None:
-    """Skip the test if a module is missing, or fail it if RTSEG_REQUIRE_SYSTEM=1 requires the module."""
-    if importlib.util.find_spec(module) is None:
-        if os.environ.get("RTSEG_REQUIRE_SYSTEM") == "1":
-            pytest.fail(f"{module} is missing, but RTSEG_REQUIRE_SYSTEM=1 requires it", pytrace=False)
-        pytest.skip(f"{module} is missing: pip install {packages}")
 
 
 @pytest.fixture
 def nncf() -> None:
     needs("nncf", "nncf")
-
-
-@pytest.fixture
-def rtx() -> None:
-    needs("tensorrt_rtx_bindings", "tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings")
 
 
 @pytest.fixture
@@ -121,7 +104,8 @@ def test_quantized_onnx_graph_meets_tensorrt_requirements(precision: str, data: 
 
 
 @pytest.mark.system
-def test_tensorrt_rtx_builds_int8(rtx: None, model: Path, data: Path, tmp_path: Path) -> None:
+def test_tensorrt_rtx_builds_int8(model: Path, data: Path, tmp_path: Path) -> None:
+    needs_rtx()
     built = int8(model, data, tmp_path / "built", "tensorrt-rtx")
     assert "-int8-portable-rtx" in built.path.name
     counted = built.sidecar.verification["precision"]

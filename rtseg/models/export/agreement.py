@@ -147,11 +147,7 @@ def compare(
 
 
 def samples(
-    size: tuple[int, int],
-    classes: Sequence[str],
-    source: Path | None = None,
-    count: int = SAMPLES,
-    split: str = "val",
+    size: tuple[int, int], classes: Sequence[str], source: Path | None = None, count: int = SAMPLES, split: str = "val"
 ) -> Iterator[tuple[RgbImage, ClassMap | None]]:
     """Yield frames for the comparison, each with its true labels or None.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +17,7 @@ from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import write_description
 from rtseg.models.export.protocols import ReferenceModel
 from rtseg.models.export.reference_model import scores_reference, upsample
-from rtseg.models.export.to_onnx import OPSET, export_onnx
-from rtseg.nn.importers import Imported
+from rtseg.models.export.to_onnx import export_module, export_onnx
 from rtseg.nn.load_network import open_network
 from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
@@ -36,15 +33,18 @@ class CheckpointModel:
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """Export the network. The sizes of an rtseg U-Net are free; those of an imported network are fixed."""
         precision = "fp32" if precision == "int8" else precision
-        # torch.onnx warns that torchvision, which is not needed, is missing.
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
-            path = Path(folder) / "model.onnx"
-            if self._network.unet is not None:
+        if self._network.unet is not None:
+            with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
+                path = Path(folder) / "model.onnx"
                 export_onnx(self._network.unet, replace(self.description, input_size=size), path, precision=precision)
                 return onnx.load(path)
-            assert self._network.imported is not None
-            return self._to_contract(self._network.imported, path, size, batch, precision)
+        imported = self._network.imported
+        assert imported is not None
+        exported = export_module(imported.module, torch.zeros(batch, 3, size[1], size[0]))
+        preprocessing = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
+        model, info, _ = to_contract(exported, self._path, size, batch, precision, preprocessing)
+        write_description(model, replace(self.description, precision=info.precision, input_size=size))
+        return model
 
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the network, run by torch in FP32 on the CPU, without the modules that the export adds."""
@@ -64,21 +64,6 @@ class CheckpointModel:
         # The comparison does not verify the import itself, so the label names it.
         label = f"rtseg's reading of the weights in {self._path.name}"
         return scores_reference(run, imported.mean, imported.std, f"{label}, {runner}")
-
-    def _to_contract(
-        self, imported: Imported, path: Path, size: tuple[int, int], batch: int, precision: str
-    ) -> onnx.ModelProto:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside the exporter
-            program = torch.onnx.export(
-                imported.module, (torch.zeros(batch, 3, size[1], size[0]),), dynamo=True, opset_version=OPSET,
-                input_names=["image"], output_names=["scores"], verbose=False,
-            )  # fmt: skip
-        assert program is not None
-        preprocessing = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
-        model, info, _ = to_contract(program.model_proto, self._path, size, batch, precision, preprocessing)
-        write_description(model, replace(self.description, precision=info.precision, input_size=size))
-        return model
 
 
 def _unet_scores(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:

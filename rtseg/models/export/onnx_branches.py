@@ -34,9 +34,7 @@ _VALUE_DEPENDENT = {
 def inline_branches(model: onnx.ModelProto, path: Path) -> None:
     """Replace each If whose condition depends only on sizes by the nodes of the executed branch, in place.
 
-    Args:
-        model: a model with a fixed input shape.
-        path: its file, for messages.
+    The model has a fixed input shape.
 
     Raises:
         ModelError: ONNX Runtime can't evaluate the conditions at this size.

@@ -29,11 +29,7 @@ Array = npt.NDArray[Any]
 
 
 def scores_reference(
-    run: Callable[[Array], Array],
-    mean: Sequence[float],
-    std: Sequence[float],
-    label: str,
-    uses_255_scale: bool = False,
+    run: Callable[[Array], Array], mean: Sequence[float], std: Sequence[float], label: str, uses_255_scale: bool = False
 ) -> ReferenceModel:
     """Return the reference of a model that maps normalized images to scores.
 

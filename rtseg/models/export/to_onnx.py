@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -47,20 +48,23 @@ def export_onnx(model: UNet, description: ModelInfo, path: Path | str, *, precis
     module = ImageToScores(
         fold_batch_norm(model).cpu().to(torch.float16 if precision == "fp16" else torch.float32)
     ).eval()
-    image = torch.zeros((2, 64, 96, 3), dtype=torch.uint8)
-    free = torch.export.Dim.DYNAMIC
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it warns that torchvision, which is not needed, is missing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the exporter
-        program = torch.onnx.export(
-            module, (image,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: free, 1: free, 2: free},),
-            input_names=["image"], output_names=["scores"], verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    proto = program.model_proto
+    proto = export_module(module, torch.zeros((2, 64, 96, 3), dtype=torch.uint8), free_axes=(0, 1, 2))
     onnx.helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
     with whole_file(path) as partial:
         onnx.save(proto, partial)
     return description
+
+
+def export_module(module: torch.nn.Module, image: torch.Tensor, free_axes: Sequence[int] = ()) -> onnx.ModelProto:
+    """Export a module from `image` to `scores`. The lengths of the axes of `image` that are not `free_axes` are fixed."""
+    # torch warns that torchvision, which is not needed, is missing, and of deprecations inside its exporter.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    shapes = (dict.fromkeys(free_axes, torch.export.Dim.DYNAMIC),) if free_axes else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, (image,), dynamo=True, opset_version=OPSET, dynamic_shapes=shapes,
+            input_names=["image"], output_names=["scores"], verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto

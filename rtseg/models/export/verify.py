@@ -190,9 +190,8 @@ def _is_random(original: ClassMapFunction, sidecar: Sidecar, verify_on: Path | N
 def _check_agreement(agreement: Agreement, precision: str, min_agreement: float | None) -> None:
     """Raise ModelError if the built file differs too much from the original."""
     minimum = MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
-    suggestion = {"int8": "--precision fp16 is more exact, ", "fp16": "--precision fp32 is more exact, ", "fp32": ""}[
-        precision
-    ]
+    more_exact = {"int8": "fp16", "fp16": "fp32"}.get(precision)
+    suggestion = f"--precision {more_exact} is more exact, " if more_exact else ""
     if agreement.pixels < minimum or agreement.lost():
         lost = f", and mostly lost: {', '.join(agreement.lost())}" if agreement.lost() else ""
         raise ModelError(
@@ -244,14 +243,8 @@ def _compare(original: ClassMapFunction, run: ClassMapFunction, sidecar: Sidecar
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
     """Return the median, 95th and 99th percentile, maximum and mean of times in milliseconds, rounded to microseconds."""
     values = np.asarray(times_ms, np.float64)
-    p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    return {
-        "p50": round(float(p50), 3),
-        "p95": round(float(p95), 3),
-        "p99": round(float(p99), 3),
-        "max": round(float(values.max()), 3),
-        "mean": round(float(values.mean()), 3),
-    }
+    statistics = (*np.percentile(values, (50, 95, 99)), values.max(), values.mean())
+    return {name: round(float(v), 3) for name, v in zip(("p50", "p95", "p99", "max", "mean"), statistics, strict=True)}
 
 
 MEASURE_SECONDS, WARMUP_SECONDS = 2.0, 0.5
