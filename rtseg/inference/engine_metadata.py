@@ -20,6 +20,7 @@ from typing import Any
 
 from rtseg.core.errors import EngineMismatch, ModelError, SinkError, escaped_json, reason
 from rtseg.core.model_info import ModelInfo
+from rtseg.gpu.devices import Gpu, platform_name
 
 SUFFIX = ".engine"
 SIDECAR_VERSION = 1
@@ -156,14 +157,7 @@ def read_sidecar(engine: Path) -> Sidecar:
 
 
 def check_engine(
-    engine: Path,
-    sidecar: Sidecar,
-    *,
-    target: str,
-    tool: str,
-    platform: str,
-    capability: tuple[int, int] | None,
-    size: tuple[int, int] | None = None,
+    engine: Path, sidecar: Sidecar, target: str, tool: str, gpu: Gpu, size: tuple[int, int] | None
 ) -> None:
     """Check by its sidecar that an engine runs on this machine, before TensorRT loads it.
 
@@ -172,8 +166,7 @@ def check_engine(
         sidecar: its sidecar.
         target: the backend.
         tool: version of the installed TensorRT or TensorRT for RTX.
-        platform: as from `rtseg.gpu.devices.platform_name`.
-        capability: compute capability of the GPU; None: unknown, not checked.
+        gpu: the GPU that will run it.
         size: requested input size, (width, height); None: the engine's own.
 
     Raises:
@@ -191,13 +184,13 @@ def check_engine(
         refuse(
             "backend", facts.target, target, sidecar.command.replace(f"--target {facts.target}", f"--target {target}")
         )
-    if facts.platform and facts.platform != platform:
-        refuse("platform", facts.platform, platform)
+    if facts.platform and facts.platform != platform_name():
+        refuse("platform", facts.platform, platform_name())
     if not _tool_matches(facts, tool):
         refuse({"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}.get(target, target), facts.tool, tool)
-    if capability is not None and not _runs_on(facts.capabilities, capability):
+    if not _runs_on(facts.capabilities, gpu.capability):
         supported = " or ".join(facts.capabilities) + (f" ({facts.gpu})" if facts.gpu else "")
-        refuse("compute capability", supported, f"{capability[0]}.{capability[1]}")
+        refuse("compute capability", supported, f"{gpu.capability[0]}.{gpu.capability[1]}")
     if size is not None and size != facts.input_size:
         (width, height), (w, h) = facts.input_size, size
         refuse("input size", f"{width}x{height}", f"{w}x{h}", sidecar.command.replace(f"{width}x{height}", f"{w}x{h}"))

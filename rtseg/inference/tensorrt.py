@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rtseg.core.errors import BackendError, EngineMismatch, ModelError
 from rtseg.gpu.cuda import Cuda, GpuOutOfMemory
-from rtseg.gpu.devices import Gpu, find_gpus, platform_name
+from rtseg.gpu.devices import Gpu, find_gpus
 from rtseg.inference import check_images
 from rtseg.inference.engine_metadata import check_engine, read_sidecar
 from rtseg.inference.tensorrt_loader import import_tensorrt, make_logger, start
@@ -28,11 +28,7 @@ _log = logging.getLogger("rtseg.inference")
 STREAM_CONTEXTS = 2
 """Batches in flight: while one is computed, the next is uploaded. Each has its own stream, buffers and execution context."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "HALF": np.dtype(np.float16),
-    "FLOAT": np.dtype(np.float32),
-    "UINT8": np.dtype(np.uint8),
-}
+_DTYPES = {"HALF": np.float16, "FLOAT": np.float32, "UINT8": np.uint8}
 """NumPy's types by TensorRT's names."""
 
 
@@ -67,15 +63,7 @@ class TensorRtBackend:
         trt = import_tensorrt(target)
         gpu = choose_gpu(device, target)
         sidecar = read_sidecar(engine)
-        check_engine(
-            engine,
-            sidecar,
-            target=target,
-            tool=trt.__version__,
-            platform=platform_name(),
-            capability=gpu.capability,
-            size=size,
-        )
+        check_engine(engine, sidecar, target, trt.__version__, gpu, size)
         facts = sidecar.facts
         self.precision, self.input_size, self.batch = facts.precision, facts.input_size, facts.batch
         self.description = sidecar.description
@@ -161,7 +149,7 @@ class TensorRtBackend:
             self._logger.lines.clear()
         return graph
 
-    def measure(self, seconds: float = 3.0, warmup_seconds: float = 0.2) -> dict[str, list[float]]:
+    def measure(self, seconds: float, warmup_seconds: float) -> dict[str, list[float]]:
         """Measure single runs of the engine.
 
         Returns:
@@ -226,7 +214,8 @@ class TensorRtBackend:
             raise EngineMismatch(
                 f"the engine has the tensors {actual}, not {expected}; build it again: {self._sidecar.command}"
             )
-        return OutputTensor(model.output, shape, _DTYPES[self._engine.get_tensor_dtype(model.output).name])
+        dtype = np.dtype(_DTYPES[self._engine.get_tensor_dtype(model.output).name])
+        return OutputTensor(model.output, shape, dtype)
 
     def _make_stream_contexts(self) -> list[StreamContext]:
         """Allocate up to `STREAM_CONTEXTS` stream contexts, fewer if the memory is full, but at least one."""

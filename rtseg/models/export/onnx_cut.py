@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
-from rtseg.models.export.onnx_file import FLOATS
+from rtseg.models.export.onnx_file import FLOATS, attributes_of
 from rtseg.models.export.onnx_find_output import map_size, tensor_shapes
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_trace import Trace
@@ -44,15 +43,15 @@ def _before_argmax(trace: Trace, output: Output, batch: int, size: tuple[int, in
     """Return the input of the argmax that computes a class map; None if it is computed in another way."""
     name = output.name
     while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Squeeze", "Reshape"):
-        if node.op_type == "Cast" and _attributes(node)["to"] == TensorProto.BOOL:
+        if node.op_type == "Cast" and attributes_of(node)["to"] == TensorProto.BOOL:
             return None
         name = node.input[0]
-    if node is None or node.op_type != "ArgMax" or _attributes(node).get("select_last_index") or output.quantized:
+    if node is None or node.op_type != "ArgMax" or attributes_of(node).get("select_last_index") or output.quantized:
         return None
     shape, map_shape = trace.shapes.get(node.input[0], ()), trace.shapes.get(name, ())
     if not shape or _longer_axes(map_shape) != _longer_axes(output.shape):
         return None
-    axis = _attributes(node).get("axis", 0) % len(shape)
+    axis = attributes_of(node).get("axis", 0) % len(shape)
     if (
         output.indices not in (0, shape[axis])
         or map_size([*shape[:axis], *shape[axis + 1 :]], batch, size) != output.size
@@ -65,7 +64,7 @@ def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> O
     """Return the input of a final bilinear upsampling that equals OpenCV's; None if there is none."""
     name, axis = output.name, output.axis if output.axis is not None else 1
     while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Transpose"):
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if node.op_type == "Cast" and attributes["to"] not in FLOATS:
             return None
         if node.op_type == "Transpose":
@@ -74,7 +73,7 @@ def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> O
     if node is None or node.op_type != "Resize" or output.quantized or output.size != size[::-1]:
         return None
     before, after = trace.shapes.get(node.input[0], ()), trace.shapes.get(name, ())
-    attributes = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **_attributes(node)}
+    attributes = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **attributes_of(node)}
     scales = trace.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     is_bilinear = (
         len(before) == len(after) == 4
@@ -92,10 +91,6 @@ def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> O
         return None
     channel_axis = None if output.axis is None else 1
     return replace(output, name=node.input[0], shape=before, axis=channel_axis, size=(before[2], before[3]))
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _longer_axes(shape: tuple[int, ...]) -> list[int]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,6 +130,11 @@ def error_summary(error: BaseException) -> str:
     """Return the message of an exception as one line of at most 300 characters, without the context that ONNX appends."""
     text = str(error).split("==> Context")[0]
     return " ".join(text.split())[:300] or type(error).__name__
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name; texts are bytes."""
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def node_inputs(node: onnx.NodeProto) -> set[str]:

@@ -12,7 +12,7 @@ import onnx.reference
 from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError
-from rtseg.models.export.onnx_file import error_summary, inner_graphs
+from rtseg.models.export.onnx_file import attributes_of, error_summary, inner_graphs
 from rtseg.models.export.requirements import require
 
 KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
@@ -123,7 +123,7 @@ def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], versi
     elif node.op_type == "Identity":
         tensor.CopyFrom(weights[node.input[0]])
     elif node.op_type in _OF_WEIGHTS and weights[node.input[0]].data_type in _REAL:
-        if node.op_type == "Cast" and next(a.i for a in node.attribute if a.name == "to") not in _REAL:
+        if node.op_type == "Cast" and attributes_of(node)["to"] not in _REAL:
             return None
         arrays = {name: numpy_helper.to_array(weights[name]) for name in node.input}
         inputs = [onnx.helper.make_tensor_value_info(name, weights[name].data_type, None) for name in arrays]

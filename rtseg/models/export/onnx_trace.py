@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from rtseg.models.export.onnx_file import attributes_of
 from rtseg.models.export.onnx_values import ANY, Values, arithmetic, cast, combine, discrete_values, multiply, union
 
 SAME_VALUES = {
@@ -120,7 +121,7 @@ class Trace:
             return Values(*_BOUNDED[node.op_type])
         if node.op_type in ("ArgMax", "ArgMin"):
             shape = self.shapes.get(node.input[0])
-            axis = _attribute(node, "axis", 0)
+            axis = attributes_of(node).get("axis", 0)
             return (
                 discrete_values(*map(float, range(shape[axis])))
                 if shape and 0 < shape[axis] <= 256
@@ -130,7 +131,7 @@ class Trace:
             return ANY
         inputs = [self.values(source, depth + 1) for source in node.input if source]
         if node.op_type == "Cast":
-            return cast(inputs[0], _attribute(node, "to", TensorProto.FLOAT))
+            return cast(inputs[0], attributes_of(node).get("to", TensorProto.FLOAT))
         if node.op_type == "QuantizeLinear":
             scale, zero = self.quantized(name) or (math.nan, 0.0)
             return arithmetic("Add", [multiply(inputs[0], 1 / scale), discrete_values(zero)]) if scale > 0 else ANY
@@ -164,14 +165,14 @@ class Trace:
         kind = node.op_type
         if kind in ("Softmax", "LogSoftmax"):
             rank = len(self.shapes.get(name, ()))
-            axis = _attribute(node, "axis", -1)
+            axis: int = attributes_of(node).get("axis", -1)
             return axis if axis >= 0 else axis + rank if rank else None
         if kind in _CHANNELS_SECOND:
             return 1
         if kind == "MatMul":
             return len(self.shapes[name]) - 1 if name in self.shapes else None
         if kind == "Concat":
-            axis = _attribute(node, "axis", 0)
+            axis = attributes_of(node).get("axis", 0)
             traced = next((a for a in (self.class_axis(n, depth + 1) for n in node.input) if a is not None), None)
             return traced if traced is not None else axis + len(self.shapes.get(name, ())) if axis < 0 else axis
         if kind in _BINARY | {"Where"}:
@@ -191,7 +192,7 @@ class Trace:
         """Return the axis of a node's output that corresponds to an axis of its first input; None if there is none."""
         source, output = self.shapes.get(node.input[0]), self.shapes.get(name)
         if node.op_type == "Transpose":
-            perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+            perm: list[int] | None = attributes_of(node).get("perm")
             return perm.index(axis) if perm else len(source) - 1 - axis if source else None
         if source is None or output is None:
             return axis if node.op_type not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather") else None
@@ -200,7 +201,7 @@ class Trace:
             fits = [i for i in range(len(output)) if math.prod(output[:i]) == before and output[i] == length]
             return fits[0] if fits and length > 1 else None
         if node.op_type == "Gather" and len(output) < len(source):
-            gathered = _attribute(node, "axis", 0) % len(source)
+            gathered = attributes_of(node).get("axis", 0) % len(source)
             return None if gathered == axis else axis - (gathered < axis)
         return axis
 
@@ -264,7 +265,3 @@ class Trace:
                 if self.values(one) == discrete_values(1.0) and negative is not None and negative.op_type == "Neg":
                     return self._root(negative.input[0])
         return None
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)

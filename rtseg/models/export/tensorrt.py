@@ -103,24 +103,19 @@ def resolve_engine_target(target: str, options: EngineOptions) -> EngineTarget:
                 raise OptionError(
                     f"--{option} is for --target tensorrt; engines of tensorrt-rtx are portable without it"
                 )
-        if options.compute_capability is None:
+        capability = options.compute_capability
+        if capability is None:
             return EngineTarget(trt.__version__, f"portable-rtx{short}", "", ())
-        _capability(trt, options.compute_capability)
-        return EngineTarget(
-            trt.__version__,
-            f"sm{options.compute_capability.replace('.', '')}-rtx{short}",
-            "",
-            (options.compute_capability,),
-        )
+        _capability(trt, capability)
+        return EngineTarget(trt.__version__, f"sm{capability.replace('.', '')}-rtx{short}", "", (capability,))
     if options.compute_capability is not None:
         raise OptionError("TensorRT builds for the GPU it runs on; --compute-capability is for --target tensorrt-rtx")
     gpu = _gpu_for_building()
     if options.hardware_compatible:
         return EngineTarget(trt.__version__, f"ampere-trt{short}", "", ("8.0+",))
     dla = f"-dla{options.dla_core}" if options.dla_core is not None else ""
-    return EngineTarget(
-        trt.__version__, f"{gpu.sm}{dla}-trt{short}", gpu.name, (f"{gpu.capability[0]}.{gpu.capability[1]}",)
-    )
+    major, minor = gpu.capability
+    return EngineTarget(trt.__version__, f"{gpu.sm}{dla}-trt{short}", gpu.name, (f"{major}.{minor}",))
 
 
 def build_plan(
@@ -193,9 +188,8 @@ def parse(trt: Any, network: Any, logger: Any, model: bytes) -> None:
 
 
 def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:
-    config.profiling_verbosity = (
-        trt.ProfilingVerbosity.DETAILED
-    )  # the inspector then reports the precision of each layer
+    # The inspector then reports the precision of each layer.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.optimization_level is not None:
