@@ -180,27 +180,14 @@ def describe_model(model: Path) -> ModelInfo:
 
 
 def check_images(images: npt.NDArray[np.uint8], input_size: tuple[int, int] | None) -> None:
-    """Check the argument of `infer`.
-
-    Args:
-        images: the images.
-        input_size: required (width, height); None: any.
-
-    Raises:
-        ValueError: `images` is not uint8 `[N, H, W, 3]` of that size.
-    """
+    """Raise ValueError if `images` is not uint8 `[N, H, W, 3]` of `input_size`, (width, height); None: of any size."""
     width, height = input_size or (images.shape[2:0:-1] if images.ndim == 4 else (0, 0))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
         raise ValueError(f"images must be uint8 [N, {height}, {width}, 3], not {images.dtype} {list(images.shape)}")
 
 
 def check_output(output: npt.NDArray[Any], backend: Backend, images: npt.NDArray[np.uint8]) -> None:
-    """Check the result of `infer`: resized, another array could pass for a class map.
-
-    Args:
-        output: the result.
-        backend: the backend.
-        images: the argument of `infer`.
+    """Check the result of `infer` for `images`: resized, another array could pass for a class map.
 
     Raises:
         BackendError: the output has another dtype or shape than the metadata says.

@@ -69,14 +69,9 @@ class ScoresToClasses:
 
 
 def class_maps(backend: Backend, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the class maps of images of a backend's input size, without letterbox and temporal smoothing.
+    """Return the class maps, uint8 `[N, H, W]`, of images of a backend's input size, uint8 `[N, H, W, 3]` RGB.
 
-    Args:
-        backend: the loaded model.
-        images: uint8 `[N, H, W, 3]`, RGB.
-
-    Returns:
-        uint8 `[N, H, W]`.
+    There is no letterbox and no temporal smoothing.
     """
     output, to_classes = backend.infer(images), ScoresToClasses(backend.description.head_stride)
     if backend.description.output == "classes":

@@ -161,13 +161,8 @@ def check_engine(
 ) -> None:
     """Check by its sidecar that an engine runs on this machine, before TensorRT loads it.
 
-    Args:
-        engine: the engine file.
-        sidecar: its sidecar.
-        target: the backend.
-        tool: version of the installed TensorRT or TensorRT for RTX.
-        gpu: the GPU that will run it.
-        size: requested input size, (width, height); None: the engine's own.
+    `target` is the backend, `tool` the version of its installed package, and `size` the requested (width, height), or None for the
+    engine's own.
 
     Raises:
         EngineMismatch: a property differs; the message names it and the command that rebuilds the engine.

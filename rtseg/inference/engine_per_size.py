@@ -26,14 +26,10 @@ class EnginePerSize:
     def __init__(
         self, model: Path, description: ModelInfo, target: str, device: str | None, build_missing: BuildMissing
     ) -> None:
-        """Check that TensorRT and the GPU are available, without loading an engine.
+        """Check that TensorRT (`target`) and the GPU are available, without loading an engine.
 
-        Args:
-            model: the model file, whose input size is free.
-            description: its metadata.
-            target: `tensorrt` or `tensorrt-rtx`.
-            device: `cuda:0`, `cuda:1` or only the number; None: the first GPU.
-            build_missing: returns the engine for a size, building it if it does not exist.
+        `description` is the metadata of the model file, whose input size is free. `build_missing` returns the engine for a size,
+        building it if it does not exist.
 
         Raises:
             BackendError: the package or the GPU is missing.

@@ -9,14 +9,10 @@ from rtseg.inference.segmenter import Segmenter
 def run_identity(
     command: str, source_name: str, output: str, segmenter: Segmenter, input_size: tuple[int, int] | None = None
 ) -> RunIdentity:
-    """Return the fields that identify a run.
+    """Return the fields that identify a run of a subcommand.
 
-    Args:
-        command: subcommand of rtseg.
-        source_name: name of the input, without passwords.
-        output: name of the output; empty if there is none.
-        segmenter: the loaded model.
-        input_size: (width, height) of the network's input for the frames of this run; None: the model's default.
+    `source_name` is the input without passwords, `output` is empty if there is none, and `input_size` is (width, height) of the
+    network's input for the frames of this run; None: the model's default.
     """
     return RunIdentity(
         command=command,

@@ -18,14 +18,8 @@ BuildMissing = Callable[[Path, str, tuple[int, int] | None], Path]
 def runnable_file(model: Path, backend: str, size: tuple[int, int] | None, build_missing: BuildMissing | None) -> Path:
     """Return the file that the backend runs: the model itself, or the file that `build_missing` builds.
 
-    Args:
-        model: the model file.
-        backend: name of the backend.
-        size: (width, height) of the network's input; None: the model's own.
-        build_missing: builds the file if the backend can't run the model directly; None: raise BackendError.
-
     Raises:
-        BackendError: the file must be built first, or TensorRT is not installed.
+        BackendError: the file must be built first and there is no `build_missing`, or TensorRT is not installed.
     """
     if backend not in RUNNABLE_SUFFIXES or model.suffix in RUNNABLE_SUFFIXES[backend]:
         return model

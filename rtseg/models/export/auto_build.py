@@ -17,14 +17,10 @@ def auto_build(
     log: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> Path:
-    """Return the file that a backend runs, building it from a model if it does not exist.
+    """Return the file that a backend runs, building it from an ONNX file or checkpoint if it does not exist.
 
-    Args:
-        model: ONNX file or checkpoint.
-        backend: `tensorrt`, `tensorrt-rtx` or `openvino`.
-        size: (width, height) of the network's input; None: the model's own.
-        log: called with one line for each step of a build, and for each note.
-        progress: receives the progress of TensorRT in percent.
+    `size` is (width, height) of the network's input, or None for the model's own. `log` gets one line for each step and note of a
+    build, `progress` TensorRT's percent.
 
     Raises:
         BackendError: a package that the build needs is missing, or the compiler failed.

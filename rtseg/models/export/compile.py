@@ -28,16 +28,10 @@ def compile_model(
     timing_cache: Path,
     progress: Progress | None,
 ) -> tuple[onnx.ModelProto, PrecisionShare, tuple[str, ...]]:
-    """Compile a model and write the file.
+    """Compile a model and write the file `staged`.
 
-    Args:
-        source_model: the model.
-        facts: the requested target, precision, input size and batch.
-        options: TensorRT's build options.
-        calibrate: a data set or video to calibrate `int8` on; None: the model is quantized already, or is not to be `int8`.
-        staged: path of the file to write.
-        timing_cache: path of TensorRT's timing cache.
-        progress: receives the progress of TensorRT in percent.
+    `calibrate` is a data set or video to calibrate `int8` on; None: the model is quantized already, or is not to be `int8`.
+    TensorRT reads and writes `timing_cache`, and reports its progress in percent.
 
     Returns:
         The compiled ONNX graph with a fixed input shape, its precision and warnings of the compiler.

@@ -18,12 +18,7 @@ from rtseg.models.export.onnx_trace import Trace
 def cut_to_scores(model: onnx.ModelProto, path: Path, output: Output, batch: int, size: tuple[int, int]) -> Output:
     """Return the tensor of class scores that an output is computed from; the output itself if there is none.
 
-    Args:
-        model: a model whose only output is `output`; the returned tensor becomes its only output.
-        path: its file, for messages.
-        output: the segmentation output.
-        batch: number of images in one run.
-        size: (width, height) of the input.
+    `output` is the model's only output; the returned tensor becomes its only output.
     """
     trace = Trace(model, tensor_shapes(model, path))
     scores = output

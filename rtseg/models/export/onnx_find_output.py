@@ -32,12 +32,8 @@ def find_output(
 ) -> Output:
     """Select the segmentation output and detect its kind.
 
-    Args:
-        model: a model of operator set 13 or newer with a fixed input shape and inferred shapes.
-        path: its file, for messages.
-        size: (width, height) of the input.
-        batch: number of images in one run.
-        preprocessing: the output, its kind, its layout and the classes, as far as the user gave them.
+    The model has operator set 13 or newer, a fixed input shape (`size` is its width and height) and inferred shapes.
+    `preprocessing` has the output, its kind, its layout and the classes, as far as the user gave them.
 
     Raises:
         ModelError: no output can be a segmentation.
@@ -130,12 +126,9 @@ def _upstream(model: onnx.ModelProto, names: Sequence[str], depth: int = 12) -> 
 
 
 def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return (rows, columns) of a map of an image, or None if the shape is not that of a map.
+    """Return (rows, columns) of a map of an image of `size` (width, height); None if the shape is not that of a map.
 
-    Args:
-        lengths: lengths of the axes without the class axis.
-        batch: number of images in one run.
-        size: (width, height) of the image.
+    `lengths` are those of the axes without the class axis.
     """
     width, height = size
     inner = list(lengths[1:]) if len(lengths) > 1 and lengths[0] == batch else list(lengths)

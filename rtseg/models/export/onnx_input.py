@@ -33,10 +33,7 @@ def fixed_batch(model: onnx.ModelProto) -> int | None:
 def input_layout(shape: Sequence[int | str | None], path: Path, layout: str | None) -> str:
     """Return the layout of an input of 4 dimensions: `nchw` or `nhwc`.
 
-    Args:
-        shape: shape of the input; free lengths are None or names.
-        path: the file, for messages.
-        layout: the layout that the user gave; None: detected from the axis of length 3.
+    Free lengths in `shape` are None or names. `layout` is that which the user gave, or None to detect it from the axis of length 3.
 
     Raises:
         OptionError: the shape is ambiguous, and `layout` is None.
@@ -65,12 +62,7 @@ def select_image_input(
 ) -> tuple[onnx.ValueInfoProto, str, tuple[int, int]]:
     """Return the image input of a network, its layout and its (width, height).
 
-    Args:
-        model: the network.
-        path: its file, for messages.
-        size: requested (width, height); None: the size that is fixed in the file.
-        batch: number of images in one run.
-        layout: the layout that the user gave, or None.
+    `size` is the requested (width, height), or None for the size that is fixed in the file; `layout` is that of `input_layout`.
 
     Raises:
         ModelError: the network does not have exactly one input for images.

@@ -12,15 +12,10 @@ from rtseg.models.export.requirements import require
 
 
 def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
-    """Create an ONNX Runtime session on the CPU for a file or a serialized graph.
-
-    Args:
-        model: path of a file, or bytes of a graph.
-        origin: name for messages.
-        optimize: apply ONNX Runtime's graph optimizations.
+    """Create an ONNX Runtime session on the CPU for a file or a serialized graph, with or without graph optimizations.
 
     Raises:
-        ModelError: ONNX Runtime can't load it; the message contains ONNX Runtime's message.
+        ModelError: ONNX Runtime can't load it; the message contains `origin` and ONNX Runtime's message.
     """
     require("onnxruntime")
     import onnxruntime

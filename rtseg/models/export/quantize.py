@@ -72,18 +72,13 @@ def fingerprint(source: Path) -> str:
 
 
 def quantize_onnx(model: onnx.ModelProto, images: Sequence[RgbImage], origin: str) -> onnx.ModelProto:
-    """Quantize a model of the contract to symmetric int8 with Q/DQ nodes; all other operators become FP16.
+    """Quantize an FP32 model of the contract to symmetric int8 with Q/DQ nodes; all other operators become FP16.
 
     Weights have one scale for each output channel and activations one for each tensor. All zero points are 0, as TensorRT
-    requires.
-
-    Args:
-        model: an FP32 model, not changed; the shape of its input may be free.
-        images: the result of `calibration_images`.
-        origin: name of the model for messages.
+    requires. The model is not changed, and the shape of its input may be free. `images` are those of `calibration_images`.
 
     Raises:
-        ModelError: the network can't be quantized.
+        ModelError: the network can't be quantized; the message begins with `origin`.
     """
     require("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -128,17 +123,13 @@ def quantize_onnx(model: onnx.ModelProto, images: Sequence[RgbImage], origin: st
 
 
 def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: Path, origin: str) -> None:
-    """Quantize a model of the contract to INT8 with NNCF and write OpenVINO's `.xml` and `.bin`.
+    """Quantize an FP32 model of the contract to INT8 with NNCF and write OpenVINO's `.xml`, at `path`, and `.bin`.
 
-    Args:
-        model: an FP32 model; the shape of its input may be free.
-        images: the result of `calibration_images`.
-        path: path of the `.xml`.
-        origin: name of the model for messages.
+    The shape of the model's input may be free. `images` are those of `calibration_images`.
 
     Raises:
         BackendError: NNCF is not installed.
-        ModelError: the network can't be quantized.
+        ModelError: the network can't be quantized; the message begins with `origin`.
     """
     require("nncf")
     openvino = import_openvino()  # first: it disables the telemetry package, through which NNCF reports its use too

@@ -49,13 +49,7 @@ def scores_reference(
 
 
 def onnx_reference(path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> ReferenceModel:
-    """Return the reference of an unchanged ONNX file of another program, run by ONNX Runtime.
-
-    Args:
-        path: the file.
-        preprocessing: normalization and layout of its input, given by the user.
-        output: the output to use and the meaning of its values.
-        batch: number of images in one run.
+    """Return the reference of an unchanged ONNX file of another program, run by ONNX Runtime on `batch` images.
 
     Raises:
         ModelError: ONNX Runtime can't load it.

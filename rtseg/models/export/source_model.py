@@ -30,12 +30,9 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> SourceModel:
-    """Open a model file.
+    """Open an ONNX file, a checkpoint of rtseg, or one that `rtseg.nn.importers` supports.
 
-    Args:
-        path: an ONNX file, a checkpoint of rtseg, or one that `rtseg.nn.importers` supports.
-        preprocessing: metadata that the file may not contain.
-        size: requested (width, height) of the input; None: the model's own size.
+    `preprocessing` is metadata that the file may not contain; `size` is the requested (width, height), or None for the model's own.
 
     Raises:
         ModelError: the file is missing, damaged or of an unknown kind.

@@ -126,14 +126,10 @@ def build_plan(
     timing_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Plan:
-    """Build a plan from an ONNX model.
+    """Build a plan from a serialized ONNX model of the contract with a fixed input shape.
 
-    Args:
-        model: a serialized ONNX model of the contract with a fixed input shape.
-        target: `tensorrt` or `tensorrt-rtx`.
-        options: TensorRT's build options.
-        timing_cache: path of TensorRT's timing cache, read and written, which makes later builds faster. Only for `tensorrt`.
-        progress: receives the progress in percent.
+    TensorRT reads and writes the file `timing_cache`, which makes later builds faster; TensorRT for RTX has none. `progress`
+    receives percent.
 
     Raises:
         BackendError: TensorRT is missing or failed; the message contains TensorRT's messages.
