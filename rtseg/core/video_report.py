@@ -25,7 +25,7 @@ class VideoReport(Report):
     identity: RunIdentity = field(metadata=EMBEDDED)
     temporal_smoothing: TemporalSmoothingReport | None = None
     path: str
-    """Where frames are processed: `gpu` or `cpu`."""
+    """`gpu` or `cpu`: the path of the frames through the pipeline."""
 
     decoder: str
     encoder: str

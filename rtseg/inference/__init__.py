@@ -190,7 +190,7 @@ def check_output(output: npt.NDArray[Any], backend: Backend, images: npt.NDArray
     """Check the result of `infer` for `images`: resized, another array could pass for a class map.
 
     Raises:
-        BackendError: the output has another dtype or shape than the metadata says.
+        BackendError: the output has another dtype or shape than in the metadata.
     """
     info = backend.description
     count, height, width = images.shape[:3]
