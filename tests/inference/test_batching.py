@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,63 +19,61 @@ SIZE = (10, 8)
 
 
 class FakeEngine:
-    """Returns each pixel's red channel as its class and stores the batch sizes. Calls `gate` before it returns."""
+    """Returns each pixel's red channel as its class and stores the batch sizes.
+
+    With `held`, the first call returns after `released` is set. The call with the number `fails` raises an error.
+    """
 
     name, device, precision, free_size, streams, batch = "engine", "none", "fp16", False, 1, 4
     input_size = SIZE
     description = ModelInfo("red", CAMVID_CLASSES, SIZE)
 
-    def __init__(self, gate: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, held: bool = False, fails: int = 0) -> None:
         self.batch_sizes: list[int] = []
-        self.closed = False
-        self._gate = gate
+        self.released = threading.Event()
+        self._held, self._fails = held, fails
         self._inside = threading.Lock()
 
     def infer(self, images: Any) -> Any:
         assert self._inside.acquire(blocking=False), "two concurrent calls of the engine"
         try:
             self.batch_sizes.append(len(images))
-            self._gate(len(self.batch_sizes))
+            if self._held and len(self.batch_sizes) == 1:
+                assert self.released.wait(120)
+            if len(self.batch_sizes) == self._fails:
+                raise BackendError("the GPU has fallen off the bus")
             return images[..., 0].copy()
         finally:
             self._inside.release()
 
     def close(self) -> None:
-        self.closed = True
+        pass
 
 
 def image(value: int, count: int = 1) -> Any:
     return np.full((count, SIZE[1], SIZE[0], 3), value, np.uint8)
 
 
-def infer_concurrently(
-    backend: DynamicBatcher, values: list[int], after_start: Callable[[], None] = lambda: None
-) -> list[Any]:
-    """Infer each value in its own thread; return the results or errors in the order of `values`."""
-    results: list[Any] = [None] * len(values)
+def infer_concurrently(engine: FakeEngine, count: int) -> list[Any]:
+    """Infer `count` values in threads, all but the first queued during its run; return the results or errors in order."""
+    backend = DynamicBatcher(engine)
 
-    def infer(index: int) -> None:
+    def infer(value: int) -> Any:
         try:
-            results[index] = backend.infer(image(values[index]))
+            return backend.infer(image(value))
         except BackendError as error:
-            results[index] = error
+            return error
 
-    threads = [threading.Thread(target=infer, args=(index,)) for index in range(len(values))]
-    for thread in threads:
-        thread.start()
-    after_start()
-    for thread in threads:
-        thread.join(120)
-    return results
-
-
-def wait_for_queue(backend: DynamicBatcher, count: int) -> None:
-    """Block until `count` requests are queued."""
-    for _ in range(20_000):
-        if len(backend._waiting) >= count:
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError(f"{len(backend._waiting)} of {count} requests are queued")
+    with ThreadPoolExecutor(count) as pool:
+        results = pool.map(infer, range(count), timeout=120)
+        for _ in range(20_000):
+            if len(backend._waiting) == count - 1:
+                break
+            time.sleep(0.005)
+        queued = len(backend._waiting)
+        engine.released.set()
+        assert queued == count - 1
+        return list(results)
 
 
 def test_single_caller_is_not_delayed() -> None:
@@ -86,15 +85,8 @@ def test_single_caller_is_not_delayed() -> None:
 
 
 def test_requests_during_a_run_are_computed_together() -> None:
-    released = threading.Event()
-    engine = FakeEngine(lambda number: None if number > 1 else bool(released.wait(120)) and None)
-    backend = DynamicBatcher(engine)
-
-    def release() -> None:
-        wait_for_queue(backend, 8)
-        released.set()
-
-    results = infer_concurrently(backend, list(range(9)), release)
+    engine = FakeEngine(held=True)
+    results = infer_concurrently(engine, 9)
     assert engine.batch_sizes == [1, 4, 4]
     assert [int(a.min()) for a in results] == [int(a.max()) for a in results] == list(range(9))
     results[0][:] = 99  # each result is a separate array
@@ -108,27 +100,13 @@ def test_request_larger_than_a_batch_is_not_split() -> None:
 
 
 def test_engine_error_is_raised_in_all_callers_of_the_batch_only() -> None:
-    released = threading.Event()
-
-    def gate(number: int) -> None:
-        if number == 1:
-            released.wait(120)
-        if number == 2:
-            raise BackendError("the GPU has fallen off the bus")
-
-    engine = FakeEngine(gate)
-    backend = DynamicBatcher(engine)
-
-    def release() -> None:
-        wait_for_queue(backend, 6)
-        released.set()
-
-    results = infer_concurrently(backend, list(range(7)), release)
+    engine = FakeEngine(held=True, fails=2)
+    results = infer_concurrently(engine, 7)
     failed = [result for result in results if isinstance(result, BackendError)]
     assert len(failed) == 4
     assert {str(error) for error in failed} == {"the GPU has fallen off the bus"}
     assert engine.batch_sizes == [1, 4, 2]
-    assert (backend.infer(image(3)) == 3).all()
+    assert sum(isinstance(result, np.ndarray) for result in results) == 3
 
 
 def test_invalid_image_affects_only_its_caller() -> None:

@@ -34,6 +34,11 @@ def segmenter() -> Segmenter:
     return Segmenter(MODEL, smooth=0.8)
 
 
+@pytest.fixture
+def smoothing() -> TemporalSmoothing:
+    return TemporalSmoothing(0.8)
+
+
 def scene(seed: int = 0) -> Image:
     return next(iter(SyntheticDrive(160, 96, frames=1, seed=seed)))[0]
 
@@ -123,28 +128,21 @@ def test_model_that_outputs_class_maps_is_refused(tmp_path: Path) -> None:
         Segmenter(old, backend="openvino", smooth=0.3)
 
 
-def test_constant_scene_is_not_reset(segmenter: Segmenter) -> None:
-    smoothing = segmenter.new_smoothing()
+def test_constant_scene_is_not_reset(segmenter: Segmenter, smoothing: TemporalSmoothing) -> None:
     maps = [segmenter.segment(frame, smoothing=smoothing) for frame in frames([scene()] * 12)]
     assert changes(maps) < 0.001
-    assert smoothing is not None
     assert smoothing.cuts == 0
 
 
-def test_cut_resets_the_scores(segmenter: Segmenter) -> None:
+def test_cut_resets_the_scores(segmenter: Segmenter, smoothing: TemporalSmoothing) -> None:
     other = 255 - scene()
-    smoothing = segmenter.new_smoothing()
-    assert smoothing is not None
-    maps = [
-        segmenter.segment(frame, smoothing=smoothing) for frame in frames([*noisy(scene(), 5), other, *noisy(other, 2)])
-    ]
+    images = [*noisy(scene(), 5), other, *noisy(other, 2)]
+    maps = [segmenter.segment(frame, smoothing=smoothing) for frame in frames(images)]
     assert np.array_equal(maps[5], segmenter.segment(rgb_frame(other)))
     assert smoothing.cuts == 1
 
 
-def test_size_change_and_gap_reset_the_scores(segmenter: Segmenter) -> None:
-    smoothing = segmenter.new_smoothing()
-    assert smoothing is not None
+def test_size_change_and_gap_reset_the_scores(segmenter: Segmenter, smoothing: TemporalSmoothing) -> None:
     for frame in frames(noisy(scene(), 3)):
         segmenter.segment(frame, smoothing=smoothing)
     wide = next(iter(SyntheticDrive(160, 64, frames=1)))[0]
