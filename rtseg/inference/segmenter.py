@@ -90,13 +90,12 @@ class Segmenter:
         TemporalSmoothing(smooth)  # raises for an invalid momentum before anything is loaded
         self._momentum = smooth
         begin = time.perf_counter()
-        choice = choose_model(model, backend, device)
-        self.file = choice.path
+        self.file, choice = choose_model(model, backend, device)
         """The model file, named or default."""
         self.reason = choice.reason
         """Human-readable reason for the backend."""
         stream_count = 1 if smooth else streams
-        self._backend = open_model(choice, size, device, stream_count, build_missing)
+        self._backend = open_model(self.file, choice.backend, size, device, stream_count, build_missing)
         if smooth and self.description.output == "classes":
             self._backend.close()
             again = ", or build it again with this version" if self.description.format_version < 2 else ""
