@@ -67,8 +67,9 @@ class OpenVinoBackend:
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
-            "INFERENCE_NUM_THREADS": usable_cores(),
         }
+        if device == "CPU":  # other devices refuse the setting
+            self._settings["INFERENCE_NUM_THREADS"] = usable_cores()
         if streams:
             self._settings["NUM_STREAMS"] = streams
         if device == "CPU" and self.description.precision != "int8" and _quantized(network):
@@ -138,7 +139,7 @@ class OpenVinoBackend:
                 else run_with_low_priority(self._core.compile_model, *arguments)
             )
             precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-            self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+            self.streams = self.streams or int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
             for _ in range(self.streams):
                 requests.put(compiled.create_infer_request())
