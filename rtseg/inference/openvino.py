@@ -64,7 +64,7 @@ class OpenVinoBackend:
         chosen = precision or ("bf16" if "BF16" in capabilities else "fp32")
         self.streams = streams
         """Number of images computed concurrently."""
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[chosen],
         }
