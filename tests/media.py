@@ -21,7 +21,7 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs.file_sink import FileSink, WrittenFile
 from rtseg.io.outputs.video import open_video
-from rtseg.video.verify import InputFile, Recorder, compare
+from rtseg.video.verify import Recorder, compare
 
 BITS = 8
 CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220, 210, 40)}
@@ -250,7 +250,8 @@ def copy_video(
 
     With `verified`, the output must be the same as the input.
     """
-    video = FileSource(str(source_path), InputOptions(**source))
+    options = InputOptions(**source)
+    video = FileSource(str(source_path), options)
     recorder = Recorder(video.info)
     target = video_sink(output, video.info, **(sink or {}))
     frames = []
@@ -264,10 +265,7 @@ def copy_video(
                 frames.append(item)
                 target.write(ProcessedFrame(item, classes, item, video.info))
         written = target.finish()
-        input_file = InputFile(
-            str(source_path), source.get("start"), source.get("duration"), source.get("allow_protocols", ())
-        )
-        report = compare(recorder, written, corrupt=video.corrupt, source=input_file)
+        report = compare(recorder, written, corrupt=video.corrupt, source=str(source_path), options=options)
         assert report.ok or not verified, report.line()
         if report.ok:
             target.close()

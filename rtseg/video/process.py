@@ -22,7 +22,7 @@ from rtseg.io.outputs.video import open_video
 from rtseg.pipeline.gpu_processor import open_gpu_source, open_processor, unused_gpu_decoder_note
 from rtseg.pipeline.pipeline import run
 from rtseg.render.style import Style
-from rtseg.video.verify import InputFile, Recorder, compare
+from rtseg.video.verify import Recorder, compare
 
 _log = logging.getLogger("rtseg.video")
 
@@ -101,8 +101,7 @@ def process(
             run(source, processor, sinks, stats, observer=recorder, on_frame=after_frame, threads=threads)
         written = video.finish()
         stats.stop()  # after the encoder is flushed, which is part of the run
-        input_file = InputFile(source_name, input_options.start, input_options.duration, input_options.allow_protocols)
-        fidelity = compare(recorder, written, corrupt=source.corrupt, source=input_file)
+        fidelity = compare(recorder, written, corrupt=source.corrupt, source=source_name, options=input_options)
         fidelity.raise_if_broken()
         for sink in sinks:
             sink.close()

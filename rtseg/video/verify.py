@@ -5,8 +5,6 @@ Both files are read again, independently of the run that wrote the output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +16,11 @@ from rtseg.core.fidelity_report import FidelityReport
 from rtseg.core.frame import Frame, Passthrough, StreamInfo
 from rtseg.io.inputs.safe_open import STDIN, open_input
 from rtseg.io.inputs.timestamps import Span
+from rtseg.io.options import DEFAULT_INPUT, InputOptions
 from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, empty_packets, read_container
 from rtseg.video.verify_frames import ComparedInput, ComparedOutput, FrameComparison
-from rtseg.video.verify_playback import compare_color_tags, frame_problems, is_upright, selection_problems
+from rtseg.video.verify_playback import compare_color_tags, frame_problems, selection_problems
 from rtseg.video.verify_streams import StreamComparison
 
 
@@ -52,29 +51,14 @@ class Recorder:
         elif item.stream_index in self.streams:
             self.streams[item.stream_index].add(item.packet, 0)
 
-    def packets(self) -> ContainerPackets:
-        """Return the recorded data in the form of a file's packets."""
-        return ContainerPackets(self.video, self.streams, False)
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """Input file and processed range, to read the input again."""
-
-    path: str
-    start: float | None = None
-    duration: float | None = None
-    allow_protocols: Sequence[str] = ()
-
-    @property
-    def span(self) -> Span:
-        """Processed range."""
-        duration = None if self.duration is None else Fraction(self.duration).limit_denominator(1_000_000)
-        return Span(Fraction(self.start or 0).limit_denominator(1_000_000), duration)
-
 
 def compare(
-    recorder: Recorder, written: WrittenFile, *, corrupt: int = 0, source: InputFile | None = None
+    recorder: Recorder,
+    written: WrittenFile,
+    *,
+    corrupt: int = 0,
+    source: str = STDIN,
+    options: InputOptions = DEFAULT_INPUT,
 ) -> FidelityReport:
     """Compare an output with its input by reading both files.
 
@@ -82,7 +66,8 @@ def compare(
         recorder: recorder of all that the source yielded.
         written: result of `FileSink.finish`.
         corrupt: number of frames that the source could not decode.
-        source: the input, to be read again; None or standard input: compare with the recorder's data.
+        source: the input, to be read again; standard input: compare with the recorder's data.
+        options: the processed range, and the protocols that were allowed.
 
     Raises:
         SinkError: the output can't be read.
@@ -104,31 +89,28 @@ def compare(
             not_compared=(),
             sync=(),
         )
-    if source is not None and (source.path == STDIN or recorder.video_index is None):
-        source = None
+    before = _read_input(recorder, corrupt, source, options)
     try:
         with av.open(f"file:{written.path}") as container:
-            return _compare(recorder, written, container, corrupt, source)
+            return _compare(recorder, before, written, container)
     except (av.FFmpegError, OSError) as error:
         raise SinkError(f"{written.path} can't be read back: {error}") from error
 
 
 def _compare(
-    recorder: Recorder, written: WrittenFile, container: InputContainer, corrupt: int, source: InputFile | None
+    recorder: Recorder, before: ComparedInput, written: WrittenFile, container: InputContainer
 ) -> FidelityReport:
     """Compare an open output with its input."""
     video = container.streams.video[0]
     after = ComparedOutput(read_container(container, video.index), written, container.format.name)
-    before = _read_input(recorder, corrupt, source)
     frames = FrameComparison(before, after)
-    frames.run()
     streams = StreamComparison(before, after, frames.match)
     stream_reports = tuple(streams.reports())
     color_tags = compare_color_tags(recorder.info.color, video.codec_context)
     return FidelityReport(
         frames_in=frames.frames_in,
         frames_out=frames.frames_out,
-        corrupt=corrupt,
+        corrupt=before.corrupt,
         timestamp_error_ms=frames.timestamp_error_ms,
         duration_difference_ms=frames.duration_difference_ms,
         color_tags=color_tags,
@@ -136,7 +118,7 @@ def _compare(
         problems=(
             *frames.problems,
             *streams.problems,
-            *frame_problems(video.codec_context, written.size, color_tags, is_upright(f"file:{written.path}")),
+            *frame_problems(video.codec_context, written, color_tags),
             *selection_problems(before.packets, after.packets, written, video.index),
         ),
         moved_ms=float(frames.moved_seconds) * 1000,
@@ -147,16 +129,17 @@ def _compare(
     )
 
 
-def _read_input(recorder: Recorder, corrupt: int, source: InputFile | None) -> ComparedInput:
-    """Read the input again, or return the recorder's data if this is not possible."""
-    path, span = None, Span(Fraction(0), None)
-    protocols: Sequence[str] = ()
-    if source is not None:
-        path = source.path if Path(source.path).exists() else None
-        protocols, span = source.allow_protocols, source.span
-    if path is None or recorder.video_index is None:
-        packets = recorder.packets()
-    else:
-        with open_input(path, allow_protocols=protocols) as container:
-            packets = read_container(container, recorder.video_index)
-    return ComparedInput(packets, recorder.video_index, recorder.streams, corrupt, path, protocols, span)
+def _read_input(recorder: Recorder, corrupt: int, source: str, options: InputOptions) -> ComparedInput:
+    """Read the input again, or return the recorder's data, which has only the processed range, if this is not possible."""
+    index, streams = recorder.video_index, recorder.streams
+    if index is None or source == STDIN or not Path(source).exists():
+        packets = ContainerPackets(recorder.video, streams, False)
+        return ComparedInput(packets, index, streams, corrupt, None, (), Span(Fraction(0), None))
+    with open_input(source, allow_protocols=options.allow_protocols) as container:
+        packets = read_container(container, index)
+    start, duration = (
+        None if seconds is None else Fraction(seconds).limit_denominator(1_000_000)
+        for seconds in (options.start, options.duration)
+    )
+    span = Span(start or Fraction(0), duration)
+    return ComparedInput(packets, index, streams, corrupt, source, options.allow_protocols, span)

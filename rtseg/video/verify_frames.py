@@ -73,7 +73,10 @@ class ComparedOutput:
 
 
 class FrameComparison:
-    """Comparison of the frames of an output with those of its input."""
+    """Comparison of the frames of an output with those of its input.
+
+    `match` is None if only the number of frames was compared.
+    """
 
     def __init__(self, before: ComparedInput, after: ComparedOutput) -> None:
         self._before, self._after = before, after
@@ -82,23 +85,16 @@ class FrameComparison:
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.not_compared: list[str] = []
-        self.match: Match | None = None
-        """Match of the frames; None: only their number was compared."""
-
-        self.frames_in = 0
-        self.frames_out = 0
         self.timestamp_error_ms: float | None = None
         self.duration_difference_ms: float | None = None
         self.moved_seconds = Fraction(0)
         """Shift of all frames by the container."""
 
-    def run(self) -> None:
-        """Compare the frames and set all results."""
         visible = self._output.video.visible_times()
         times_out = sorted(number if time is None else time for number, time in enumerate(visible))
         self.match, self.frames_in = self._match_frames(times_out)
         self.frames_out = len(times_out)
-        if self._after.written.timed and self.match is not None and self.match.segments and not self.problems:
+        if after.written.timed and self.match is not None and self.match.segments and not self.problems:
             self.moved_seconds = self._check_timestamps(self.match)
             self.timestamp_error_ms = float(self.match.max_error * self.match.unit) * 1000
             self.duration_difference_ms = self._duration_difference_ms(self.match)

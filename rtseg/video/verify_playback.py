@@ -15,13 +15,6 @@ _UNSPECIFIED = 2  # value of H.273
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
-def is_upright(path: str) -> bool:
-    """Return whether the first frame of a file has no display matrix that rotates or mirrors it."""
-    with av.open(path) as container:
-        frame = next(container.decode(video=0), None)
-        return frame is not None and orientation_of(frame) == UPRIGHT
-
-
 def compare_color_tags(color: Color, context: Any) -> str:
     """Return `kept`, `not held by the format` or `changed`, by the input's color and the output's codec context."""
     tags = [
@@ -36,22 +29,18 @@ def compare_color_tags(color: Color, context: Any) -> str:
     return "not held by the format" if all(tag_out == unset for tag_out, unset in changed) else "changed"
 
 
-def frame_problems(context: Any, size: tuple[int, int], color_tags: str, upright: bool) -> list[str]:
-    """Return the problems with color tags, orientation and frame size.
-
-    Args:
-        context: codec context of the output.
-        size: expected (width, height).
-        color_tags: result of `compare_color_tags`.
-        upright: result of `is_upright`.
-    """
+def frame_problems(context: Any, written: WrittenFile, color_tags: str) -> list[str]:
+    """Return the problems with color tags, orientation and frame size, by the output's codec context and first frame."""
     problems = []
     if color_tags == "changed":
         problems.append("the color tags differ from the input's")
-    if not upright:
-        problems.append("players would rotate the video: the output has a display matrix")
-    if (context.width, context.height) != size:
-        problems.append(f"the frame size is {context.width}x{context.height}, not {size[0]}x{size[1]}")
+    with av.open(f"file:{written.path}") as container:
+        frame = next(container.decode(video=0), None)
+        if frame is None or orientation_of(frame) != UPRIGHT:
+            problems.append("players would rotate the video: the output has a display matrix")
+    if (context.width, context.height) != written.size:
+        width, height = written.size
+        problems.append(f"the frame size is {context.width}x{context.height}, not {width}x{height}")
     return problems
 
 

@@ -31,7 +31,7 @@ from timestamp_media import (
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs.file import FileSource
 from rtseg.io.inputs.file_clock import Clock
-from rtseg.video.verify import InputFile, Recorder, compare
+from rtseg.video.verify import Recorder, compare
 
 # Joined recordings
 
@@ -226,7 +226,7 @@ def _problems_of_shifted_copy(
             )
             recorder.observe(moved)
             sink.write(segmented(moved))
-    report = compare(recorder, sink.finish(), source=InputFile(str(path)))
+    report = compare(recorder, sink.finish(), source=str(path))
     source.close()
     return list(report.problems)
 

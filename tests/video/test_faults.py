@@ -21,7 +21,7 @@ from media import Audio, number_of, read, write_video
 from rtseg.core.errors import BackendError, FidelityError, SinkError
 from rtseg.core.progress import NoProgress
 from rtseg.inference.segmenter import Segmenter
-from rtseg.io.options import OutputOptions
+from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs.file_sink import FileSink
 from rtseg.render.style import Style
 from rtseg.video.process import process
@@ -218,9 +218,12 @@ def test_removed_output_folder_is_an_error(segmenter: Segmenter, video: Path) ->
     assert not folder.exists()
 
 
-def test_source_that_is_deleted_during_the_run_is_processed(segmenter: Segmenter, video: Path) -> None:
-    stats = run_video(segmenter, video, progress=AtFault(video.unlink))
-    assert stats["frames"]["written"] == FRAMES
+@pytest.mark.parametrize("start", [None, 0.4])
+def test_source_that_is_deleted_during_the_run_is_processed(
+    segmenter: Segmenter, video: Path, start: float | None
+) -> None:
+    stats = run_video(segmenter, video, progress=AtFault(video.unlink), input_options=InputOptions(start=start))
+    assert stats["frames"]["written"] == (FRAMES if start is None else FRAMES - 10)
     assert stats["fidelity"]["ok"]
 
 
