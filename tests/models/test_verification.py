@@ -96,11 +96,11 @@ def _apply_sigmoid_twice(model: Any, output: Any, size: Any, batch: int) -> Any:
     return [helper.make_node("Sigmoid", [name], ["again"]), *nodes], result
 
 
-def _cut_asymmetric_resize(model: Any, path: Path, output: Any, batch: int, size: Any) -> Any:
+def _cut_asymmetric_resize(model: Any, *arguments: Any) -> Any:
     for attribute in model.graph.node[-1].attribute:
         if attribute.name == "coordinate_transformation_mode":
             attribute.s = b"half_pixel"
-    return _CUT(model, path, output, batch, size)
+    return _CUT(model, *arguments)
 
 
 _AFTER, _CUT = onnx_adapter._output_nodes, onnx_adapter.cut_to_scores

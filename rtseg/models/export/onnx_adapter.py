@@ -32,7 +32,7 @@ from rtseg.models.export.onnx_file import (
 )
 from rtseg.models.export.onnx_find_output import find_output
 from rtseg.models.export.onnx_input import normalization_constants, select_image_input
-from rtseg.models.export.onnx_output import Output, drop_activation
+from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import (
     add_prefix,
     constants_to_initializers,
@@ -86,9 +86,7 @@ def to_contract(
     output = find_output(model, path, size, batch, preprocessing)
     classes = _class_names(preprocessing.classes, output, path)
     _keep_output(model, output.name)
-    if precision != "fp32":
-        drop_activation(model, output)
-    scores = cut_to_scores(model, path, output, batch, size)
+    scores = cut_to_scores(model, path, output, size, batch, precision)
     _keep_output(model, scores.name)
     model = fold_batch_norm(model, path)
     source = image_inputs(model)[0]

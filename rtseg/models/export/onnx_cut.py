@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +16,26 @@ from rtseg.models.export.onnx_find_output import map_size, tensor_shapes
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_trace import Trace
 
+_MOVES = {
+    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Slice", "Gather", "Split", "Expand", "Tile"
+}  # fmt: skip
 
-def cut_to_scores(model: onnx.ModelProto, path: Path, output: Output, batch: int, size: tuple[int, int]) -> Output:
+
+def cut_to_scores(
+    model: onnx.ModelProto, path: Path, output: Output, size: tuple[int, int], batch: int, precision: str
+) -> Output:
     """Return the tensor of class scores that an output is computed from; the output itself if there is none.
 
     `output` is the model's only output; the returned tensor becomes its only output.
     """
-    trace = Trace(model, tensor_shapes(model, path))
+    trace = Trace(model, tensor_shapes(model, path), size, batch)
+    if precision != "fp32":
+        _drop_activation(trace, model.graph, output)
     scores = output
     if output.kind == "classes":
-        scores = _before_argmax(trace, output, batch, size) or output
+        scores = _before_argmax(trace, output) or output
     if scores.kind != "classes":
-        scores = _before_upsampling(trace, scores, size) or scores
+        scores = _before_upsampling(trace, scores) or scores
     value = next((value for value in model.graph.value_info if value.name == scores.name), None)
     if scores.name == output.name or value is None:
         return output
@@ -34,7 +44,29 @@ def cut_to_scores(model: onnx.ModelProto, path: Path, output: Output, batch: int
     return scores
 
 
-def _before_argmax(trace: Trace, output: Output, batch: int, size: tuple[int, int]) -> Output | None:
+def _drop_activation(trace: Trace, graph: onnx.GraphProto, output: Output) -> None:
+    """Replace the last Softmax or Sigmoid by an Identity, in place, if the highest score stays the same: FP16 is more exact then.
+
+    It is kept if its values have other consumers, if pooling or resizing mixes them, and if a Softmax is not over the classes.
+    """
+    if output.axis is None or output.kind == "multilabel" or output.size != trace.size[::-1]:
+        return
+    consumed = Counter([*(name for node in graph.node for name in node.input), *(o.name for o in graph.output)])
+    name = output.name
+    while (node := trace.producer(name)) is not None and node.op_type in _MOVES and consumed[name] == 1:
+        name = node.input[0]
+    if node is None or consumed[name] > 1 or node.op_type not in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return
+    if node.op_type != "Sigmoid":
+        shape, axis = trace.shapes.get(name, ()), trace.class_axis(name)
+        over_image = axis is not None and axis < len(shape) and math.prod(shape) == trace.batch * shape[axis]
+        if not over_image and trace.class_axis(output.name) != output.axis:
+            return
+    node.op_type = "Identity"
+    del node.attribute[:]
+
+
+def _before_argmax(trace: Trace, output: Output) -> Output | None:
     """Return the input of the argmax that computes a class map; None if it is computed in another way."""
     name = output.name
     while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Squeeze", "Reshape"):
@@ -47,15 +79,12 @@ def _before_argmax(trace: Trace, output: Output, batch: int, size: tuple[int, in
     if not shape or _longer_axes(map_shape) != _longer_axes(output.shape):
         return None
     axis = attributes_of(node).get("axis", 0) % len(shape)
-    if (
-        output.indices not in (0, shape[axis])
-        or map_size([*shape[:axis], *shape[axis + 1 :]], batch, size) != output.size
-    ):
+    if output.indices not in (0, shape[axis]) or map_size(trace, [*shape[:axis], *shape[axis + 1 :]]) != output.size:
         return None
     return replace(output, name=node.input[0], kind="logits", shape=shape, axis=axis)
 
 
-def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> Output | None:
+def _before_upsampling(trace: Trace, output: Output) -> Output | None:
     """Return the input of a final bilinear upsampling that equals OpenCV's; None if there is none."""
     name, axis = output.name, output.axis if output.axis is not None else 1
     while (node := trace.producer(name)) is not None and node.op_type in ("Identity", "Cast", "Transpose"):
@@ -65,7 +94,7 @@ def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> O
         if node.op_type == "Transpose":
             axis = attributes["perm"][axis] if "perm" in attributes else -1
         name = node.input[0]
-    if node is None or node.op_type != "Resize" or output.quantized or output.size != size[::-1]:
+    if node is None or node.op_type != "Resize" or output.quantized or output.size != trace.size[::-1]:
         return None
     before, after = trace.shapes.get(node.input[0], ()), trace.shapes.get(name, ())
     attributes = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **attributes_of(node)}
@@ -74,7 +103,7 @@ def _before_upsampling(trace: Trace, output: Output, size: tuple[int, int]) -> O
         len(before) == len(after) == 4
         and axis == 1
         and before[:2] == after[:2]
-        and after[2:] == size[::-1]
+        and after[2:] == trace.size[::-1]
         and before[2] <= after[2]
         and before[3] <= after[3]
         and attributes["mode"] == b"linear"

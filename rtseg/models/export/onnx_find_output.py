@@ -21,9 +21,6 @@ from rtseg.models.export.onnx_trace import SAME_VALUES, Trace
 from rtseg.nn.preprocessing import Preprocessing
 
 _AUXILIARY = re.compile(r"(^|[^a-z])aux", re.IGNORECASE)
-_MOVES = {
-    "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout", "Slice", "Gather", "Split", "Expand", "Tile"
-}  # fmt: skip
 _MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid")
 
 
@@ -42,60 +39,33 @@ def find_output(
     outputs = [output.name for output in model.graph.output]
     if preprocessing.output and preprocessing.output not in outputs:
         raise OptionError(f"{path} has no output '{preprocessing.output}': there are {', '.join(outputs)}")
-    shapes = tensor_shapes(model, path)
-    trace = Trace(model, shapes)
-    types = {output.name: output.type.tensor_type.elem_type for output in model.graph.output}
+    trace = Trace(model, tensor_shapes(model, path), size, batch)
     candidates = [preprocessing.output] if preprocessing.output else outputs
-    maps = {
-        name: axis_and_size
-        for name in candidates
-        if (axis_and_size := _map_axis_and_size(trace, shapes[name], name, size, batch, preprocessing, path))
-        is not None
-    }
+    maps = [output for name in candidates if (output := _as_map(trace, name, preprocessing, path)) is not None]
+    others = [name for name in candidates if name not in [output.name for output in maps]]
     if not maps:
-        listed = ", ".join(f"'{name}' {format_shape(shapes[name])}" for name in candidates)
+        listed = ", ".join(f"'{name}' {format_shape(trace.shapes[name])}" for name in candidates)
         raise ModelError(
             f"{path}: no output is a map of its input, {size[0]}x{size[1]}: {listed}; scores [N, C, H, W] or class indices "
             "[N, H, W] are needed, not larger than the input and without cropped borders"
         )
     if preprocessing.output:
-        name, note = preprocessing.output, ""
+        output, note = maps[0], ""
         if len(outputs) > 1:
-            note = f"of the outputs {', '.join(outputs)} '{name}' is used (--onnx-output)"
+            note = f"of the outputs {', '.join(outputs)} '{output.name}' is used (--onnx-output)"
     else:
-        name, note = _choose(trace, maps, path, outputs)
-    axis, rows_columns = maps[name]
-    channels = 1 if axis is None else shapes[name][axis]
-    others = [other for other in candidates if other not in maps]
-    if reason := instance_segmentation_reason(shapes, name, channels, rows_columns, size, batch, others):
+        output, note = _choose(trace, maps, path, outputs)
+    if reason := instance_segmentation_reason(trace, output, others):
         raise OptionError(f"{path}: {reason}")
-    quantized = trace.quantized(name)
-    element = TensorProto.FLOAT if quantized else types[name]
-    output = read_output(trace, name, element, axis, rows_columns, preprocessing, path)
-    output = replace(output, quantized=quantized, total=channel_sum(trace, name, batch))
-    output = replace(output, activation=_activation(trace, output, size, batch))
+    quantized = trace.quantized(output.name)
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    element = TensorProto.FLOAT if quantized else types[output.name]
+    output = read_output(trace, output, element, preprocessing, path)
     if output.kind == "classes" and output.size != (size[1], size[0]):
         raise ModelError(
-            f"{path}: its class map '{name}' is {format_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
+            f"{path}: its class map '{output.name}' is {format_shape(output.shape)}, not of the input's size {size[0]}x{size[1]}"
         )
-    return replace(output, note=note)
-
-
-def _activation(trace: Trace, output: Output, image: tuple[int, int], batch: int) -> str:
-    """Return the output name of the last Softmax or Sigmoid if the highest score is the same without it; else empty.
-
-    It is not the same if pooling or resizing follows, which mix its values, or if the Softmax is not over the classes.
-    """
-    if output.axis is None or output.kind == "multilabel" or output.size != image[::-1]:
-        return ""
-    name = trace.skip(output.name, _MOVES)
-    node = trace.producer(name)
-    kind = node.op_type if node is not None else ""
-    if kind in ("Softmax", "LogSoftmax"):
-        shape, axis = trace.shapes.get(name, ()), trace.class_axis(name)
-        over_image = axis is not None and axis < len(shape) and math.prod(shape) == batch * shape[axis]
-        return name if over_image or trace.class_axis(output.name) == output.axis else ""
-    return name if kind == "Sigmoid" else ""
+    return replace(output, quantized=quantized, total=channel_sum(trace, output.name), note=note)
 
 
 def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
@@ -125,13 +95,13 @@ def _upstream(model: onnx.ModelProto, names: Sequence[str], depth: int = 12) -> 
     return upstream
 
 
-def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return (rows, columns) of a map of an image of `size` (width, height); None if the shape is not that of a map.
+def map_size(trace: Trace, lengths: Sequence[int]) -> tuple[int, int] | None:
+    """Return (rows, columns) of a map of the image; None if the shape is not that of a map.
 
     `lengths` are those of the axes without the class axis.
     """
-    width, height = size
-    inner = list(lengths[1:]) if len(lengths) > 1 and lengths[0] == batch else list(lengths)
+    width, height = trace.size
+    inner = list(lengths[1:]) if len(lengths) > 1 and lengths[0] == trace.batch else list(lengths)
     longer = [length for length in inner if length != 1]
     if longer == [height * width]:
         return height, width
@@ -149,66 +119,56 @@ def map_size(lengths: Sequence[int], batch: int, size: tuple[int, int]) -> tuple
     return (rows, columns) if rows_fit and columns_fit else None
 
 
-def _map_axis_and_size(
-    trace: Trace,
-    shape: tuple[int, ...],
-    name: str,
-    size: tuple[int, int],
-    batch: int,
-    preprocessing: Preprocessing,
-    path: Path,
-) -> tuple[int | None, tuple[int, int]] | None:
-    """Return the class axis of an output (None for one value per pixel) and (rows, columns) of its map; None if it is no map."""
+def _as_map(trace: Trace, name: str, preprocessing: Preprocessing, path: Path) -> Output | None:
+    """Return an output with its class axis and the size of its map, as logits; None if it is no map."""
+    shape = trace.shapes[name]
 
-    def size_without(axis: int) -> tuple[int, int] | None:
-        return map_size([length for i, length in enumerate(shape) if i != axis], batch, size)
+    def along(axis: int | None) -> Output | None:
+        size = map_size(trace, [length for i, length in enumerate(shape) if i != axis])
+        return None if size is None else Output(name, "logits", shape, axis, size)
 
     if preprocessing.output_layout:
         axis = 1 if preprocessing.output_layout == "nchw" else len(shape) - 1
-        rows_columns = size_without(axis) if len(shape) > axis else None
-        return None if rows_columns is None else (axis if shape[axis] > 1 else None, rows_columns)
+        output = along(axis) if len(shape) > axis else None
+        return output if output is None or shape[axis] > 1 else replace(output, axis=None)
     traced = trace.class_axis(name)
-    if traced is not None and 0 <= traced < len(shape) and shape[traced] > 1 and (rows_columns := size_without(traced)):
-        return traced, rows_columns
-    if rows_columns := map_size(shape, batch, size):
-        return None, rows_columns
-    fits = {
-        axis: rows_columns for axis in range(len(shape)) if shape[axis] > 1 and (rows_columns := size_without(axis))
-    }
+    if traced is not None and 0 <= traced < len(shape) and shape[traced] > 1 and (output := along(traced)):
+        return output
+    if output := along(None):
+        return output
+    fits = [output for axis in range(len(shape)) if shape[axis] > 1 and (output := along(axis))]
     if preprocessing.classes and len(fits) > 1:
-        fits = {axis: rows_columns for axis, rows_columns in fits.items() if shape[axis] == len(preprocessing.classes)}
+        fits = [output for output in fits if output.classes == len(preprocessing.classes)]
     if len(fits) > 1:
         raise OptionError(
             f"{path}: its output '{name}' is {format_shape(shape)}, and more than one axis can be that of the classes; specify it "
             "with --output-layout nchw or nhwc"
         )
-    return next(iter(fits.items()), None)
+    return next(iter(fits), None)
 
 
-def _choose(
-    trace: Trace, maps: dict[str, tuple[int | None, tuple[int, int]]], path: Path, outputs: Sequence[str]
-) -> tuple[str, str]:
-    """Return the name of the output to use, and a human-readable reason if there are several."""
-    names = list(maps)
-    if len(outputs) == 1 or len(names) == 1:
-        note = f"'{names[0]}' is used, the only map among {', '.join(outputs)}" if len(outputs) > 1 else ""
-        return names[0], note
-    not_auxiliary = [name for name in names if not _AUXILIARY.search(name)] or names
-    largest = max(math.prod(maps[name][1]) for name in not_auxiliary)
-    main = [name for name in not_auxiliary if math.prod(maps[name][1]) == largest]
+def _choose(trace: Trace, maps: Sequence[Output], path: Path, outputs: Sequence[str]) -> tuple[Output, str]:
+    """Return the output to use, and a human-readable reason if there are several."""
+    if len(maps) == 1:
+        note = f"'{maps[0].name}' is used, the only map among {', '.join(outputs)}" if len(outputs) > 1 else ""
+        return maps[0], note
+    not_auxiliary = [output for output in maps if not _AUXILIARY.search(output.name)] or maps
+    largest = max(math.prod(output.size) for output in not_auxiliary)
+    main = [output for output in not_auxiliary if math.prod(output.size) == largest]
     reason = "the largest map" if len(main) < len(not_auxiliary) else "the one that is not called auxiliary"
-    if len(main) < len(not_auxiliary) < len(names):
+    if len(main) < len(not_auxiliary) < len(maps):
         reason = "the largest map that is not called auxiliary"
     if len(main) > 1:
-        roots = {_scores_of(trace, name) for name in main}
+        roots = {_scores_of(trace, output.name) for output in main}
         if len(roots) > 1:
-            sizes = ", ".join(f"'{name}' {format_shape(trace.shapes[name])}" for name in main)
+            sizes = ", ".join(f"'{output.name}' {format_shape(output.shape)}" for output in main)
             raise OptionError(
                 f"{path} has {len(main)} outputs that may be the segmentation: {sizes}; select one with --onnx-output NAME"
             )
-        main.sort(key=lambda name: maps[name][0] is None)  # scores before the class map computed from them
+        main.sort(key=lambda output: output.axis is None)  # scores before the class map computed from them
         reason = "computed from the same scores as the others"
-    return main[0], f"of the outputs {', '.join(outputs)} '{main[0]}' is used, {reason}; --onnx-output selects another"
+    name = main[0].name
+    return main[0], f"of the outputs {', '.join(outputs)} '{name}' is used, {reason}; --onnx-output selects another"
 
 
 def _scores_of(trace: Trace, name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import onnx
-
 KINDS = ("logits", "probabilities", "multilabel", "classes", "mask")
 """Values of `--output-kind`."""
 
@@ -45,9 +43,6 @@ class Output:
     total: float | None = None
     """Sum of the channels of each pixel if no class is missing; None if not known."""
 
-    activation: str = ""
-    """Output name of the last Softmax or Sigmoid, if the highest score is the same without it; empty if there is none."""
-
     quantized: tuple[float, float] | None = None
     """(scale, zero) of a quantized output, whose real values are (number - zero) * scale. The other fields describe the real
     values."""
@@ -73,20 +68,3 @@ class Output:
         else:
             meaning = f"{self.shape[self.axis]} scores along axis {self.axis}"
         return f"output '{self.name}': {meaning}"
-
-
-def drop_activation(model: onnx.ModelProto, output: Output) -> None:
-    """Replace `output.activation` by an Identity, in place, which makes FP16 more exact.
-
-    It is kept if its values have other consumers.
-    """
-    producers = {name: node for node in model.graph.node for name in node.output}
-    consumed = [name for node in model.graph.node for name in node.input] + [o.name for o in model.graph.output]
-    name = output.name
-    while output.activation and consumed.count(name) == 1:
-        node = producers[name]
-        if name == output.activation:
-            node.op_type = "Identity"
-            del node.attribute[:]
-            return
-        name = node.input[0]

@@ -21,34 +21,18 @@ from rtseg.nn.preprocessing import Preprocessing
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def read_output(
-    trace: Trace,
-    name: str,
-    element: int,
-    axis: int | None,
-    size: tuple[int, int],
-    preprocessing: Preprocessing,
-    path: Path,
-) -> Output:
+def read_output(trace: Trace, output: Output, element: int, preprocessing: Preprocessing, path: Path) -> Output:
     """Detect the kind of an output, or check the kind that the user gave.
 
-    Args:
-        trace: the graph.
-        name: name of the output.
-        element: its ONNX element type, after dequantization.
-        axis: its class axis; None for one value per pixel.
-        size: (rows, columns) of its map.
-        preprocessing: the kind that the user gave, if any.
-        path: the file, for messages.
+    `element` is its ONNX element type, after dequantization.
 
     Raises:
         ModelError: the output is not a segmentation.
         OptionError: the kind is ambiguous, or the given kind contradicts the graph.
     """
-    shape, values, kind = trace.shapes[name], trace.dequantized_values(name), preprocessing.output_kind
-    origin = trace.origin(name)
+    name, shape, axis, kind = output.name, output.shape, output.axis, preprocessing.output_kind
+    values, origin = trace.dequantized_values(name), trace.origin(name)
     several = axis is not None
-    base = Output(name, "logits", shape, axis, size, values=(values.low, values.high), kind_given=kind is not None)
     if kind in ("classes", "mask") and several:
         raise OptionError(
             f"{path}: --output-kind {kind} is for one value per pixel; its output '{name}' has {format_shape(shape)}"
@@ -58,8 +42,11 @@ def read_output(
             f"{path}: --output-kind multilabel is for several scores per pixel; '{name}' has one: use probabilities"
         )
 
-    def as_kind(kind: str, threshold: float = 0.0, indices: int = 0) -> Output:
-        return replace(base, kind=kind, threshold=threshold, indices=indices)
+    def as_kind(detected: str, threshold: float = 0.0, indices: int = 0) -> Output:
+        bounds = (values.low, values.high)
+        return replace(
+            output, kind=detected, values=bounds, kind_given=kind is not None, threshold=threshold, indices=indices
+        )
 
     if axis is not None and (reason := color_output_reason(trace, name, axis)):
         raise ModelError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
 from rtseg.models.export.onnx_file import format_shape
+from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_trace import SAME_VALUES, TWO_VALUED, Trace
 
 NO_CLASS = 255
@@ -36,44 +37,28 @@ def scaled_indices_reason(trace: Trace, name: str) -> str:
     )
 
 
-def instance_segmentation_reason(
-    shapes: Mapping[str, tuple[int, ...]],
-    name: str,
-    channels: int,
-    size: tuple[int, int],
-    image: tuple[int, int],
-    batch: int,
-    others: Sequence[str],
-) -> str:
+def instance_segmentation_reason(trace: Trace, output: Output, others: Sequence[str]) -> str:
     """Return a message if the outputs look like an instance segmentation, whose channels are not classes; else empty.
 
     YOLO outputs boxes and mask prototypes. DETR and Mask2Former output classes and a mask for each query, smaller than the image.
-    Mask R-CNN outputs boxes and a mask for each object.
-
-    Args:
-        shapes: shapes of the outputs.
-        name: name of the map.
-        channels: number of channels of the map.
-        size: (rows, columns) of the map.
-        image: (width, height) of the image.
-        batch: number of images in one run.
-        others: names of the outputs that are not maps.
+    Mask R-CNN outputs boxes and a mask for each object. `others` are the outputs that are not maps.
     """
+    name, channels = output.name, 1 if output.axis is None else output.shape[output.axis]
     if channels < 2:
         return ""
     for other in others:
-        lengths = shapes[other]
-        table = [length for length in (lengths[1:] if lengths[:1] == (batch,) else lengths) if length != 1]
-        if len(table) > 1 and (size != image[::-1] or channels in table):
+        lengths = trace.shapes[other]
+        table = [length for length in (lengths[1:] if lengths[:1] == (trace.batch,) else lengths) if length != 1]
+        if len(table) > 1 and (output.size != trace.size[::-1] or channels in table):
             return (
-                f"its outputs '{other}' {format_shape(shapes[other])} and '{name}' {format_shape(shapes[name])} look like an "
+                f"its outputs '{other}' {format_shape(lengths)} and '{name}' {format_shape(output.shape)} look like an "
                 f"instance segmentation (objects and their masks), in which the channels of '{name}' are not classes; rtseg needs "
                 f"a semantic segmentation; if '{name}' has a score for each class, use --onnx-output {name}"
             )
     return ""
 
 
-def channel_sum(trace: Trace, name: str, batch: int) -> float | None:
+def channel_sum(trace: Trace, name: str) -> float | None:
     """Return the constant sum of the channels of each pixel; None if it is not constant or the graph does not show it.
 
     It is not constant for a Softmax over a whole image, as `axis=1` meant before operator set 13, and if each channel has a
@@ -85,15 +70,15 @@ def channel_sum(trace: Trace, name: str, batch: int) -> float | None:
     if node.op_type == "Softmax":
         shape = trace.shapes.get(name, ())
         axis = trace.class_axis(name)
-        return 1.0 if axis is not None and axis < len(shape) and math.prod(shape) > batch * shape[axis] else None
+        return 1.0 if axis is not None and axis < len(shape) and math.prod(shape) > trace.batch * shape[axis] else None
     if node.op_type == "Concat":
         return 1.0 if trace.exclusive(name) else None
     if node.op_type in SAME_VALUES or node.op_type == "Clip":
-        return channel_sum(trace, node.input[0], batch)
+        return channel_sum(trace, node.input[0])
     if node.op_type not in ("Mul", "Div", "Add", "Sum", "Mean"):
         return None
     weights = [value for source in node.input if (value := trace.constant(source)) is not None]
-    input_sums = [channel_sum(trace, source, batch) for source in node.input if trace.constant(source) is None]
+    input_sums = [channel_sum(trace, source) for source in node.input if trace.constant(source) is None]
     sums = [value for value in input_sums if value is not None]
     if len(sums) < len(input_sums) or not sums:
         return None

@@ -55,10 +55,14 @@ class Trace:
         model: a model of operator set 13 or newer, with constants as initializers
             (`onnx_rewrite.constants_to_initializers`).
         shapes: known shapes of its tensors.
+        size: (width, height) of its input.
+        batch: number of images in one run.
     """
 
-    def __init__(self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.shapes = shapes
+    def __init__(
+        self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], size: tuple[int, int], batch: int
+    ) -> None:
+        self.shapes, self.size, self.batch = shapes, size, batch
         self._producers = {name: node for node in model.graph.node for name in node.output if name}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
 
