@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from rtseg.core.errors import OptionError
 
@@ -61,19 +59,6 @@ class Preprocessing:
                 f"--mean {_joined(self.mean)} and --std {_joined(self.std)} are on different scales; give both on the scale of "
                 "0 to 1 or both on that of 0 to 255"
             )
-
-    def chosen(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults, for the sidecar file."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-
-    def arguments(self) -> str:
-        """Return the fields as command-line options of `rtseg build`, with a space before each."""
-        parts = []
-        for name, value in self.chosen().items():
-            text = ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-            option = "onnx-output" if name == "output" else name.replace("_", "-")
-            parts.append(f" --{option}" if value is True else f" --{option} {shlex.quote(text)}")
-        return "".join(parts)
 
 
 def _joined(values: tuple[float, ...]) -> str:

@@ -27,10 +27,9 @@ from rtseg.inference.engine_metadata import EngineFacts, Sidecar, default_folder
 from rtseg.models.export.build_options import TARGETS, BuildOptions, Verification
 from rtseg.models.export.compile import compile_model
 from rtseg.models.export.onnx_file import source_hash
-from rtseg.models.export.protocols import SourceModel
-from rtseg.models.export.source_model import open_source_model
+from rtseg.models.export.source_model import SourceModel, open_source_model
 from rtseg.models.export.tensorrt import EngineTarget, resolve_engine_target
-from rtseg.models.export.verify import check_share, format_share, verify_build
+from rtseg.models.export.verify import report_share, verify_build
 
 DEFAULT_OPTIONS, DEFAULT_VERIFICATION = BuildOptions(), Verification()
 
@@ -120,8 +119,7 @@ def build(
             graph, share, warnings = compile_model(
                 source_model, requested, options.engine, options.calibrate, staged, timing_cache, progress
             )
-            results: dict[str, Any] = {"precision": check_share(share, options.precision, options.target)}
-            log(format_share(results["precision"], options.precision))
+            results: dict[str, Any] = {"precision": report_share(share, options.precision, options.target, log)}
             sidecar = Sidecar(
                 facts=requested,
                 description=replace(source_model.description, precision=options.precision, input_size=size),

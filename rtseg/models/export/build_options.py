@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,13 @@ class BuildOptions:
                 f"--classes contains {', '.join(duplicates)} more than once; each class needs its own name"
             )
         self.preprocessing.check()
-        if self.target in ("openvino", "onnx") and self.engine.arguments():
-            raise OptionError(f"{self.engine.arguments().split()[0]} is for TensorRT, not for --target {self.target}")
+        engine_arguments = _arguments(self.engine)
+        if self.target in ("openvino", "onnx") and engine_arguments:
+            raise OptionError(f"{engine_arguments.split()[0]} is for TensorRT, not for --target {self.target}")
 
     def chosen(self) -> dict[str, Any]:
         """Return the engine options, metadata and calibration images that were given, for the sidecar."""
-        given = {**self.engine.chosen(), **self.preprocessing.chosen()}
+        given = {**_chosen(self.engine), **_chosen(self.preprocessing)}
         if self.calibrate is not None:
             given["calibrate"] = f"{self.calibrate.resolve().name} {fingerprint(self.calibrate)}"
         return given
@@ -77,7 +78,7 @@ class BuildOptions:
             parts.append(f"--precision {self.precision}")
         if self.calibrate is not None:
             parts.append(f"--calibrate {shlex.quote(str(self.calibrate))}")
-        return " ".join(parts) + self.preprocessing.arguments() + self.engine.arguments()
+        return " ".join(parts) + _arguments(self.preprocessing) + _arguments(self.engine)
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,22 @@ class Verification:
 
     min_agreement: float | None = None
     """Share of pixels that must keep the original's class, else the build fails; None: `verify.MIN_AGREEMENT`."""
+
+
+_RENAMED = {"output": "onnx-output", "workspace_mib": "workspace", "dla_core": "dla"}
+"""Names of command-line options by field; the other fields have their own name."""
+
+
+def _chosen(options: EngineOptions | Preprocessing) -> dict[str, Any]:
+    """Return the fields that differ from their defaults."""
+    return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+
+
+def _arguments(options: EngineOptions | Preprocessing) -> str:
+    """Return the fields that differ from their defaults as options of `rtseg build`, with a space before each."""
+    parts = []
+    for name, value in _chosen(options).items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        option = _RENAMED.get(name, name.replace("_", "-"))
+        parts.append(f" --{option}" if value is True else f" --{option} {shlex.quote(text)}")
+    return "".join(parts)

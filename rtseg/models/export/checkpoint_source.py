@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,8 @@ import torch
 
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import write_description
-from rtseg.models.export.protocols import ReferenceModel
-from rtseg.models.export.reference_model import scores_reference, upsample
-from rtseg.models.export.to_onnx import export_module, export_onnx
+from rtseg.models.export.reference_model import ReferenceModel, scores_reference, upsample
+from rtseg.models.export.to_onnx import export_module, export_unet
 from rtseg.nn.load_network import open_network
 from rtseg.nn.preprocessing import Preprocessing
 from rtseg.nn.unet import HEAD_STRIDE, STRIDE, UNet
@@ -34,10 +32,7 @@ class CheckpointModel:
         """Export the network. The sizes of an rtseg U-Net are free; those of an imported network are fixed."""
         precision = "fp32" if precision == "int8" else precision
         if self._network.unet is not None:
-            with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
-                path = Path(folder) / "model.onnx"
-                export_onnx(self._network.unet, replace(self.description, input_size=size), path, precision=precision)
-                return onnx.load(path)
+            return export_unet(self._network.unet, replace(self.description, input_size=size), precision)
         imported = self._network.imported
         assert imported is not None
         exported = export_module(imported.module, torch.zeros(batch, 3, size[1], size[0]))

@@ -14,8 +14,8 @@ from rtseg.inference.openvino import import_openvino
 from rtseg.models.export.onnx_file import error_summary, fix_input, write_description
 from rtseg.models.export.onnx_rewrite import cast_classes_via_float
 from rtseg.models.export.precision import PrecisionShare, executed_share, graph_share
-from rtseg.models.export.protocols import SourceModel
 from rtseg.models.export.quantize import calibration_images, quantize_onnx, quantize_openvino
+from rtseg.models.export.source_model import SourceModel
 from rtseg.models.export.tensorrt import EngineOptions, build_plan
 
 
@@ -53,15 +53,15 @@ def compile_model(
         write_description(exported, description)
     graph = fix_input(exported, facts.input_size, facts.batch)
     if facts.target in ("tensorrt", "tensorrt-rtx"):
-        plan = build_plan(
+        plan, share, warnings = build_plan(
             cast_classes_via_float(graph).SerializeToString(),
             facts.target,
             options,
             timing_cache=timing_cache,
             progress=progress,
         )
-        staged.write_bytes(plan.data)
-        return graph, plan.share, plan.warnings
+        staged.write_bytes(plan)
+        return graph, share, warnings
     if facts.target == "onnx":
         onnx.save(exported, staged)
     else:

@@ -25,7 +25,7 @@ from rtseg.models.export.onnx_file import (
     FLOATS,
     error_summary,
     image_inputs,
-    node_inputs,
+    keep_needed,
     replace_nodes,
     set_shape,
     write_description,
@@ -145,15 +145,7 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     graph = model.graph
     for output in [output for output in graph.output if output.name != name]:
         graph.output.remove(output)
-    needed = {name}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node_inputs(node))
-    replace_nodes(graph, reversed(kept))
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
-        graph.initializer.remove(tensor)
+    keep_needed(graph, [name])
 
 
 def _input_nodes(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:

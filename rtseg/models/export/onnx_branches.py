@@ -18,6 +18,7 @@ from rtseg.models.export.onnx_file import (
     error_summary,
     format_shape,
     image_inputs,
+    keep_needed,
     node_inputs,
     replace_nodes,
     shape_of,
@@ -49,7 +50,7 @@ def inline_branches(model: onnx.ModelProto, path: Path) -> None:
         }
         if not conditions:
             return
-        values = evaluate_tensors(_subgraph(model, producers, conditions), conditions, path)
+        values = evaluate_tensors(model, conditions, path)
         nodes = [
             replacement
             for node in model.graph.node
@@ -62,30 +63,17 @@ def inline_branches(model: onnx.ModelProto, path: Path) -> None:
         replace_nodes(model.graph, nodes)
 
 
-def _subgraph(
-    model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto], names: Collection[str]
-) -> onnx.ModelProto:
-    """Return the part of a model that computes some tensors, without branches that are invalid at this size."""
-    part = copy.deepcopy(model)
-    needed, level = set(), set(names)
-    while level:
-        needed |= level
-        level = {source for name in level if name in producers for source in node_inputs(producers[name])} - needed
-    replace_nodes(part.graph, [node for node in model.graph.node if needed.intersection(node.output)])
-    del part.graph.output[:]
-    return part
-
-
 def evaluate_tensors(model: onnx.ModelProto, names: Collection[str], path: Path) -> dict[str, Any]:
-    """Return the values of tensors when the model runs on a black image.
+    """Return the values of tensors when the nodes that compute them run on a black image.
 
     Raises:
         ModelError: ONNX Runtime can't load or run the model.
     """
     observed = copy.deepcopy(model)
-    outputs = {output.name for output in model.graph.output}
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    session = create_session(observed.SerializeToString(), str(path), optimize=False)
+    keep_needed(observed.graph, names)  # without branches that are invalid at this size
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = create_session(observed.SerializeToString(), str(path), level="ORT_DISABLE_ALL")
     source = image_inputs(model)[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     image = np.zeros([int(length or 1) for length in shape_of(source)], dtype)

@@ -48,7 +48,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is not a valid ONNX model: {error_summary(error)}") from error
     except Exception as error:  # protobuf's DecodeError has no public common base
         raise ModelError(f"{path} is damaged or not an ONNX file ({error_summary(error)})") from error
-    for name, tensor in _tensors(model.graph):
+    for name, tensor in tensors(model.graph):
         if tensor.data_type in FLOATS and np.isnan(numpy_helper.to_array(tensor)).any():
             raise ModelError(
                 f"{path}: the weights '{name}' contain NaN; the training diverged, use an earlier checkpoint"
@@ -150,6 +150,18 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
     graph.node.extend(copies)
 
 
+def keep_needed(graph: onnx.GraphProto, names: Iterable[str]) -> None:
+    """Remove all nodes and weights of a sorted graph that these tensors do not need, in place."""
+    needed, kept = set(names), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node_inputs(node))
+    replace_nodes(graph, reversed(kept))
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)
+
+
 def _sort_nodes(graph: onnx.GraphProto) -> None:
     """Sort the nodes of a graph topologically, in place.
 
@@ -198,7 +210,7 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+def tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     """Yield all weights of a graph and of the graphs inside it, with their names."""
     for tensor in graph.initializer:
         yield tensor.name, tensor
@@ -207,7 +219,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             for tensor in (attribute.t, *attribute.tensors):
                 yield node.output[0] if node.output else node.name, tensor
             for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+                yield from tensors(inner)
 
 
 def external_files(path: Path) -> list[Path]:
@@ -222,7 +234,7 @@ def external_files(path: Path) -> list[Path]:
         raise ModelError(f"{path} can't be read: {reason(error)}") from error
     except Exception:  # protobuf's DecodeError has no public common base; `read_onnx` reports the damage
         return []
-    names = {_location(tensor) for _, tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL}
+    names = {_location(tensor) for _, tensor in tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL}
     return sorted(path.parent / name for name in names if name)
 
 
@@ -253,7 +265,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     """
     folder = path.parent.resolve()
     allowed_folders = (folder, path.resolve().parent)
-    for name, tensor in _tensors(model.graph):
+    for name, tensor in tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         location = _location(tensor)

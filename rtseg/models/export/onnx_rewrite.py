@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from rtseg.core.errors import ModelError
 from rtseg.models.export.onnx_file import attributes_of, error_summary, inner_graphs
+from rtseg.models.export.onnx_session import create_session
 from rtseg.models.export.requirements import require
 
 KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalization")
@@ -21,7 +22,6 @@ KEPT_IN_FP32 = ("InstanceNormalization", "GroupNormalization", "LayerNormalizati
 QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 """Operators that accept FP16 since operator set 19."""
 
-_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _OF_WEIGHTS = {"Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div"}
 """Operators that converters write between a stored weight and its consumer."""
@@ -97,7 +97,6 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
         if tensor is None:
             kept.append(node)
         else:
-            tensor.name = node.output[0]
             weights[tensor.name] = tensor
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
@@ -110,30 +109,19 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
 
 def _stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], version: int) -> onnx.TensorProto | None:
     """Return the constant output of a node whose inputs are all weights; None for operators that are not evaluated here."""
-    tensor = onnx.TensorProto()
     if node.op_type == "Constant":
-        attribute = node.attribute[0]
-        value = onnx.helper.get_attribute_value(attribute)
-        if attribute.name == "value":
-            tensor.CopyFrom(value)
-        elif attribute.name in _NUMBERS:
-            tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, _NUMBERS[attribute.name])))
-        else:  # text, or a sparse tensor
+        if node.attribute[0].name in ("value_string", "value_strings", "sparse_value"):
             return None
-    elif node.op_type == "Identity":
-        tensor.CopyFrom(weights[node.input[0]])
-    elif node.op_type in _OF_WEIGHTS and weights[node.input[0]].data_type in _REAL:
-        if node.op_type == "Cast" and attributes_of(node)["to"] not in _REAL:
+    elif node.op_type != "Identity":
+        real = node.op_type in _OF_WEIGHTS and weights[node.input[0]].data_type in _REAL
+        if not real or attributes_of(node).get("to", TensorProto.FLOAT) not in _REAL:
             return None
-        arrays = {name: numpy_helper.to_array(weights[name]) for name in node.input}
-        inputs = [onnx.helper.make_tensor_value_info(name, weights[name].data_type, None) for name in arrays]
-        graph = onnx.helper.make_graph([node], "weights", inputs, [onnx.ValueInfoProto(name=node.output[0])])
-        single_node = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
-        (result,) = onnx.reference.ReferenceEvaluator(single_node).run(None, arrays)
-        tensor.CopyFrom(numpy_helper.from_array(np.asarray(result)))
-    else:
-        return None
-    return tensor
+    arrays = {name: numpy_helper.to_array(weights[name]) for name in node.input}
+    inputs = [onnx.helper.make_tensor_value_info(name, weights[name].data_type, None) for name in arrays]
+    graph = onnx.helper.make_graph([node], "weights", inputs, [onnx.ValueInfoProto(name=node.output[0])])
+    single_node = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+    (result,) = onnx.reference.ReferenceEvaluator(single_node).run(None, arrays)
+    return numpy_helper.from_array(np.asarray(result), node.output[0])
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -152,19 +140,10 @@ def fold_batch_norm(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     if half or not any(node.op_type == "BatchNormalization" for node in model.graph.node):
         return model
-    require("onnxruntime")
-    import onnxruntime
-
     with tempfile.TemporaryDirectory(prefix="rtseg-build-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        options.log_severity_level = 3
-        try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no public base
-            raise ModelError(f"{path}: ONNX Runtime can't load it ({error_summary(error)})") from error
-        folded = onnx.load(options.optimized_model_filepath)
+        optimized = Path(folder) / "folded.onnx"
+        create_session(model.SerializeToString(), str(path), level="ORT_ENABLE_BASIC", optimized=optimized)
+        folded = onnx.load(optimized)
     foreign = [node.domain for node in folded.graph.node if node.domain not in ("", "ai.onnx")]
     return model if foreign else folded
 

@@ -11,8 +11,12 @@ from rtseg.models.export.onnx_file import error_summary, external_files
 from rtseg.models.export.requirements import require
 
 
-def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> Any:
-    """Create an ONNX Runtime session on the CPU for a file or a serialized graph, with or without graph optimizations.
+def create_session(
+    model: Path | bytes, origin: str, *, level: str = "ORT_ENABLE_ALL", optimized: Path | None = None
+) -> Any:
+    """Create an ONNX Runtime session on the CPU for a file or a serialized graph.
+
+    `level` is the name of a `GraphOptimizationLevel`; the graph after these optimizations is written to the file `optimized`.
 
     Raises:
         ModelError: ONNX Runtime can't load it; the message contains `origin` and ONNX Runtime's message.
@@ -22,8 +26,8 @@ def create_session(model: Path | bytes, origin: str, optimize: bool = True) -> A
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.__members__[level]
+    options.optimized_model_filepath = str(optimized or "")
 
     def load(path_or_bytes: str | bytes) -> Any:
         return onnxruntime.InferenceSession(path_or_bytes, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import hashlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from onnx import TensorProto, numpy_helper
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.inference.openvino import import_openvino
 from rtseg.models.export.agreement import RgbImage, samples
-from rtseg.models.export.onnx_file import error_summary
+from rtseg.models.export.onnx_file import error_summary, tensors
 from rtseg.models.export.onnx_rewrite import opset, preprocessing_nodes, to_half
 from rtseg.models.export.requirements import require
 
@@ -149,9 +149,9 @@ def quantize_openvino(model: onnx.ModelProto, images: Sequence[RgbImage], path: 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of an FP16 model that computes in FP32 with the same weights, to measure ranges without rounding."""
     converted = copy.deepcopy(model)
-    for tensor in _tensors(converted.graph):
+    for name, tensor in tensors(converted.graph):
         if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
     for output in converted.graph.output:
         if output.type.tensor_type.elem_type == TensorProto.FLOAT16:
             output.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -161,9 +161,3 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
                 attribute.i = TensorProto.FLOAT
     del converted.graph.value_info[:]
     return converted
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))

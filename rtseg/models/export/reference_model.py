@@ -8,6 +8,7 @@ checked against the output values.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,28 @@ import numpy.typing as npt
 
 from rtseg.core.errors import ModelError
 from rtseg.core.frame import ClassMap
-from rtseg.models.export.agreement import LOST_SHARE, RgbImage
+from rtseg.models.export.agreement import LOST_SHARE, ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_file import error_summary, format_shape
 from rtseg.models.export.onnx_input import input_layout
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_session import create_session, onnxruntime_name
-from rtseg.models.export.protocols import ReferenceModel
 from rtseg.nn.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """The user's model, run without rtseg's graph, to compare a built file with."""
+
+    run: ClassMapFunction
+    """Returns the class map of an image."""
+
+    label: str
+    """Human-readable name of the model and of the library that runs it."""
+
+    check: Callable[[], None] = lambda: None
+    """Raises ModelError if the observed output values contradict the detected kind of output, if it was detected."""
 
 
 def scores_reference(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import onnx
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.core.frame import ClassMap
 from rtseg.core.model_info import FORMAT_VERSION, METADATA_KEY, ModelInfo
+from rtseg.inference.argmax import ScoresToClasses
 from rtseg.models.export.agreement import ClassMapFunction, RgbImage
 from rtseg.models.export.onnx_adapter import to_contract
 from rtseg.models.export.onnx_file import contract_description, read_onnx, write_description
@@ -19,14 +21,34 @@ from rtseg.models.export.onnx_input import fixed_batch
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_rewrite import preprocessing_nodes, to_half
 from rtseg.models.export.onnx_session import create_session, onnxruntime_name
-from rtseg.models.export.protocols import ReferenceModel, SourceModel
 from rtseg.models.export.quantize import to_float32
-from rtseg.models.export.reference_model import onnx_reference, upsample
+from rtseg.models.export.reference_model import ReferenceModel, onnx_reference
 from rtseg.models.export.requirements import require
 from rtseg.nn.preprocessing import Preprocessing
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Suffixes of checkpoint files. A folder is the output of `save_pretrained`."""
+
+
+class SourceModel(Protocol):
+    """The user's model file."""
+
+    @property
+    def description(self) -> ModelInfo:
+        """Metadata of the file, completed by the user's options."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Assumptions about metadata that the file does not contain, one sentence each."""
+
+    def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
+        """Return an ONNX graph of the contract with the description in its metadata. Its sizes may be free.
+
+        For `int8` it computes in FP32, because the ranges of its values are measured before it is quantized.
+        """
+
+    def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
+        """Return the unchanged model, run on the CPU in FP32, or in FP16 if its file is FP16."""
 
 
 def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int, int] | None) -> SourceModel:
@@ -58,7 +80,7 @@ def open_source_model(path: Path, preprocessing: Preprocessing, size: tuple[int,
 
 
 def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: int = 1) -> ClassMapFunction:
-    """Return a function that runs an ONNX graph of the contract on the CPU, with argmax by NumPy.
+    """Return a function that runs an ONNX graph of the contract on the CPU.
 
     With a batch above 1 the image is the last of the batch, after shifted copies of it.
 
@@ -67,17 +89,14 @@ def onnx_class_map_function(model: onnx.ModelProto | Path, origin: str, batch: i
     """
     session = create_session(model if isinstance(model, Path) else model.SerializeToString(), origin)
     description = ModelInfo.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY], origin)
+    to_classes = ScoresToClasses(description.head_stride)
 
     def run(image: RgbImage) -> ClassMap:
         images = np.stack([np.roll(image, 7 * i, axis=1) for i in reversed(range(batch))])
         output = session.run([description.output], {"image": images})[0][-1]
         if description.output == "classes":
             return np.asarray(output, np.uint8)
-        rows, columns = image.shape[:2]
-        stride = description.head_stride
-        upsampled = (output.shape[1] * stride, output.shape[2] * stride) if stride else (rows, columns)
-        scores = upsample(output.astype(np.float32), upsampled)[:, :rows, :columns]
-        return np.asarray(scores.argmax(axis=0), np.uint8)
+        return to_classes(output, (image.shape[1], image.shape[0]))
 
     return run
 

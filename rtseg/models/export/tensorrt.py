@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,6 @@ class EngineOptions:
     dla_core: int | None = None
     """Run on this deep learning accelerator, with unsupported layers on the GPU. Only for TensorRT on a Jetson with DLA."""
 
-    def chosen(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, for the sidecar."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-
-    def arguments(self) -> str:
-        """Return the options as command-line options of `rtseg build`, with a space before each."""
-        renamed = {"workspace_mib": "workspace", "dla_core": "dla"}
-        parts = []
-        for name, value in asdict(self).items():
-            option = "--" + renamed.get(name, name).replace("_", "-")
-            parts += [f" {option}"] if value is True else [f" {option} {value}"] if value not in (None, False) else []
-        return "".join(parts)
-
 
 @dataclass(frozen=True)
 class EngineTarget:
@@ -71,20 +58,6 @@ class EngineTarget:
 
     capabilities: tuple[str, ...]
     """Compute capabilities; see `EngineFacts.capabilities`."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Result of TensorRT's builder."""
-
-    data: bytes
-    """The serialized plan."""
-
-    share: PrecisionShare
-    """Precision of the parsed network."""
-
-    warnings: tuple[str, ...]
-    """Warnings of TensorRT."""
 
 
 def resolve_engine_target(target: str, options: EngineOptions) -> EngineTarget:
@@ -125,11 +98,14 @@ def build_plan(
     *,
     timing_cache: Path | None = None,
     progress: Progress | None = None,
-) -> Plan:
+) -> tuple[bytes, PrecisionShare, tuple[str, ...]]:
     """Build a plan from a serialized ONNX model of the contract with a fixed input shape.
 
     TensorRT reads and writes the file `timing_cache`, which makes later builds faster; TensorRT for RTX has none. `progress`
     receives percent.
+
+    Returns:
+        The serialized plan, the precision of the parsed network, and warnings of TensorRT.
 
     Raises:
         BackendError: TensorRT is missing or failed; the message contains TensorRT's messages.
@@ -162,7 +138,7 @@ def build_plan(
     if cache is not None and timing_cache is not None:
         write_whole(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
     warnings = tuple(dict.fromkeys(" ".join(text.split()) for kind, text in logger.lines if kind == "warning"))
-    return Plan(bytes(memoryview(plan)), count_share(trt, network), warnings)
+    return bytes(memoryview(plan)), count_share(trt, network), warnings
 
 
 def parse(trt: Any, network: Any, logger: Any, model: bytes) -> None:

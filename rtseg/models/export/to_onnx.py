@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from rtseg.core.errors import ModelError, OptionError
+from rtseg.core.errors import ModelError
 from rtseg.core.files import whole_file
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.nn.image_to_scores import ImageToScores, fold_batch_norm
@@ -21,38 +21,32 @@ OPSET = 18
 """ONNX operator set: TensorRT 10.3 supports it, and it contains all operators that are used."""
 
 
-def export_onnx(model: UNet, description: ModelInfo, path: Path | str, *, precision: str = "fp16") -> ModelInfo:
-    """Export a model to an ONNX file of the model contract (`rtseg.nn.image_to_scores`).
+def export_onnx(model: UNet, description: ModelInfo, path: Path) -> None:
+    """Export a model to an FP16 file; see `export_unet`. An existing file is replaced when the new one is complete."""
+    exported = export_unet(model, description, "fp16")
+    with whole_file(path) as partial:
+        onnx.save(exported, partial)
+
+
+def export_unet(model: UNet, description: ModelInfo, precision: str) -> onnx.ModelProto:
+    """Export a model to ONNX with the model contract (`rtseg.nn.image_to_scores`) and the description in its metadata.
 
     Args:
         model: the network, not changed.
-        description: metadata for the file; `precision` and `head_stride` are filled in.
-        path: path of the file. An existing file is replaced when the new one is complete.
+        description: metadata; `precision` and `head_stride` are filled in.
         precision: `fp16` (weights and arithmetic except the normalization) or `fp32`. It also sets the precision of TensorRT
             engines.
 
-    Returns:
-        The written description.
-
     Raises:
-        OptionError: the precision is unknown.
         ModelError: the description and the network have different numbers of classes.
     """
-    if precision not in ("fp16", "fp32"):
-        raise OptionError(f"the precision of an export must be fp16 or fp32, not '{precision}'")
     if len(description.classes) != model.classes:
         raise ModelError(f"the description has {len(description.classes)} classes, the network has {model.classes}")
-    path = Path(path)
+    module = ImageToScores(fold_batch_norm(model).cpu().to(torch.float16 if precision == "fp16" else torch.float32))
+    exported = export_module(module.eval(), torch.zeros((2, 64, 96, 3), dtype=torch.uint8), free_axes=(0, 1, 2))
     description = dataclasses.replace(description, precision=precision, output="scores", head_stride=HEAD_STRIDE)
-
-    module = ImageToScores(
-        fold_batch_norm(model).cpu().to(torch.float16 if precision == "fp16" else torch.float32)
-    ).eval()
-    proto = export_module(module, torch.zeros((2, 64, 96, 3), dtype=torch.uint8), free_axes=(0, 1, 2))
-    onnx.helper.set_model_props(proto, {METADATA_KEY: description.to_json()})
-    with whole_file(path) as partial:
-        onnx.save(proto, partial)
-    return description
+    onnx.helper.set_model_props(exported, {METADATA_KEY: description.to_json()})
+    return exported
 
 
 def export_module(module: torch.nn.Module, image: torch.Tensor, free_axes: Sequence[int] = ()) -> onnx.ModelProto:

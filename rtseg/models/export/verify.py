@@ -19,8 +19,7 @@ from rtseg.inference.tensorrt import TensorRtBackend
 from rtseg.models.export.agreement import LOST_SHARE, SAMPLES, Agreement, ClassMapFunction, compare, samples
 from rtseg.models.export.onnx_file import fix_input
 from rtseg.models.export.precision import MIN_SHARE, PrecisionShare, engine_layers
-from rtseg.models.export.protocols import SourceModel
-from rtseg.models.export.source_model import onnx_class_map_function
+from rtseg.models.export.source_model import SourceModel, onnx_class_map_function
 
 MIN_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
 """Minimum share of pixels with the original's class, by precision. INT8 shifts class borders, so it is also compared with
@@ -37,13 +36,14 @@ INT8_FRAMES = 128
 IoU."""
 
 
-def check_share(share: PrecisionShare, precision: str, target: str) -> dict[str, Any]:
-    """Return the precision of a build for the sidecar.
+def report_share(share: PrecisionShare, precision: str, target: str, log: Callable[[str], None]) -> dict[str, Any]:
+    """Log the precision of a build, and return it for the sidecar.
 
     Raises:
         ModelError: the share of multiplications in the requested precision is below `MIN_SHARE`.
     """
-    if not share.macs.total() and precision != "fp32":
+    total = share.macs.total()
+    if not total and precision != "fp32":
         raise ModelError(
             f"the model has no convolution or matrix product with stored weights, so its share of {precision} can't be measured; "
             "--precision fp32 leaves it as it is"
@@ -61,38 +61,24 @@ def check_share(share: PrecisionShare, precision: str, target: str) -> dict[str,
     where = "the parsed, strongly typed network" if target.startswith("tensorrt") else "the ONNX graph"
     if (target, precision) == ("openvino", "int8"):
         where = "the layers that OpenVINO executes here"
-    int8 = {"int8_share": round(share.share("int8"), 4), "int8_layers": share.layers["int8"]}
+    layers, number = share.layers, f"{total / 1e9:.2f} billion" if total >= 1e8 else f"{total / 1e6:.2f} million"
+    if not total:
+        summary = "no convolutions or matrix products with stored weights"
+    elif precision == "int8":
+        summary = f"{share.share('int8'):.1%} of {number} {share.of} are INT8 ({layers['int8']} layers)"
+    else:
+        formats = f"{layers['fp16']} layers FP16 and {layers['fp32']} FP32"
+        summary = f"{share.share('fp16'):.1%} of {number} {share.of} are FP16, {formats}"
+    log(f"{precision}: {summary}, counted on {where}")
+    int8 = {"int8_share": round(share.share("int8"), 4), "int8_layers": layers["int8"]}
     return {
         "counted_on": where,
         **(int8 if precision == "int8" else {}),
-        "fp16_share": round(share.share("fp16"), 4) if share.macs.total() else 0.0,
-        share.of: share.macs.total(),
-        "fp16_layers": share.layers["fp16"],
-        "fp32_layers": share.layers["fp32"],
+        "fp16_share": round(share.share("fp16"), 4) if total else 0.0,
+        share.of: total,
+        "fp16_layers": layers["fp16"],
+        "fp32_layers": layers["fp32"],
     }
-
-
-def format_share(counted: dict[str, Any], precision: str) -> str:
-    """Return a human-readable line about the share of FP16 or INT8."""
-    if not counted.get("weights", counted.get("multiplications")):
-        return (
-            f"{precision}: no convolutions or matrix products with stored weights, counted on {counted['counted_on']}"
-        )
-    if "weights" in counted:
-        total = f"{counted['weights'] / 1e6:.2f} million weights"
-    else:
-        count = counted["multiplications"]
-        number = f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
-        total = f"{number} multiplications"
-    if precision == "int8":
-        return (
-            f"int8: {counted['int8_share']:.1%} of {total} are INT8 "
-            f"({counted['int8_layers']} layers), counted on {counted['counted_on']}"
-        )
-    return (
-        f"{precision}: {counted['fp16_share']:.1%} of {total} are FP16, "
-        f"{counted['fp16_layers']} layers FP16 and {counted['fp32_layers']} FP32, counted on {counted['counted_on']}"
-    )
 
 
 def verify_build(
