@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -146,26 +147,22 @@ def process_all(
     if len(tasks) == 1:
         return finish(tasks[0], work(tasks[0]))
     if jobs == 1:
-        return totals([finish(task, _attempt(work, task)) for task in tasks])
-    items = _run_parallel(work, tasks, jobs, stop, finish)
-    return totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
+        items = [finish(task, _attempt(work, task)) for task in tasks]
+    else:
+        items = _run_parallel(work, tasks, jobs, stop, finish)
+    return _totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
 
 
-def totals(
-    items: Sequence[BatchItem], jobs: int = 1, wall_seconds: float | None = None, cpu_seconds: float | None = None
-) -> BatchReport:
-    """Return the report of several inputs: the sums, and the report of each input.
+def _totals(items: Sequence[BatchItem], jobs: int, wall_seconds: float, cpu_seconds: float) -> BatchReport:
+    """Return the report of several videos: the sums, and the report of each one.
 
-    Args:
-        items: reports of the inputs.
-        jobs: number of videos that were processed at the same time.
-        wall_seconds: wall time of the whole run; None: the sum over `items`.
-        cpu_seconds: CPU time of the whole run; None: the sum over `items`.
+    The times are those of the whole run. They count if several videos were processed at the same time.
     """
     done = [item.pipeline for item in items if isinstance(item, VideoReport)]
     frames = FrameCounts.total([each.frames for each in done])
-    seconds = sum(each.seconds for each in done) if wall_seconds is None else wall_seconds
-    cpu = sum(each.cpu_seconds or 0.0 for each in done) if cpu_seconds is None else cpu_seconds
+    if jobs == 1:
+        wall_seconds = sum(each.seconds for each in done)
+        cpu_seconds = sum(each.cpu_seconds or 0.0 for each in done)
     note = (
         f"{jobs} videos at a time: seconds and fps are those of the whole run, including opening and verification; "
         "cpu_seconds and peak_rss_mib are measured for the whole process and are null in items"
@@ -173,9 +170,9 @@ def totals(
     return BatchReport(
         jobs=jobs,
         frames=frames,
-        seconds=round(seconds, 4),
-        fps=round(frames.written / seconds, 3) if seconds else 0.0,
-        cpu_seconds=round(cpu, 4),
+        seconds=round(wall_seconds, 4),
+        fps=round(frames.written / wall_seconds, 3) if wall_seconds else 0.0,
+        cpu_seconds=round(cpu_seconds, 4),
         peak_rss_mib=round(peak_rss_mib(), 1),
         items=tuple(items),
         notes=(note,) if jobs > 1 else (),
@@ -191,17 +188,15 @@ def _run_parallel(
 ) -> list[BatchItem]:
     """Process the tasks in `jobs` worker threads; `finish` is called in the calling thread."""
     items: dict[int, BatchItem] = {}
-    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    pending = deque(enumerate(tasks))
     results: queue.SimpleQueue[tuple[int, BatchItem] | BaseException] = queue.SimpleQueue()
-    for index in range(len(tasks)):
-        pending.put(index)
 
     def run_worker() -> None:
         try:
             while not stop.is_set():
-                index = pending.get_nowait()
-                results.put((index, _attempt(work, tasks[index])))
-        except queue.Empty:
+                index, task = pending.popleft()
+                results.put((index, _attempt(work, task)))
+        except IndexError:  # no task is left
             return
         except BaseException as error:  # raised again in the calling thread
             results.put(error)

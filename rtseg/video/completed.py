@@ -34,8 +34,7 @@ FileState = list[float]
 class DoneList:
     """Lists of verified outputs in the output folders of a run.
 
-    Args:
-        settings: all settings that affect an output, by name; the values are JSON values.
+    `settings` are all settings that affect an output, by name; the values are JSON values.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -45,10 +44,7 @@ class DoneList:
     def reason_to_process(self, source: str, output: str, masks: str | None = None) -> str | None:
         """Return a human-readable reason to process an input; None if its output is complete and verified.
 
-        Args:
-            source: the input file.
-            output: the output file.
-            masks: the file or folder of the masks, if masks are requested.
+        `masks` is the file or folder of the masks, if masks are requested.
         """
         path = Path(output)
         state = state_of(output)
@@ -73,13 +69,9 @@ class DoneList:
         return entry is not None and _same(entry.get("output_state"), state_of(str(output)))
 
     def add(self, source: str, state_before: FileState | None, output: str, masks: str | None = None) -> None:
-        """Append a verified output that has its final name.
+        """Append a verified output that has its final name, and its masks, if there are any.
 
-        Args:
-            source: the input file.
-            state_before: `state_of` the input before it was read; a later change is not part of the output.
-            output: the output file.
-            masks: the file or folder of the masks, if there are any.
+        `state_before` is `state_of` the input before it was read; a later change is not part of the output.
 
         Raises:
             SinkError: the list can't be written.

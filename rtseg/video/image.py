@@ -134,12 +134,9 @@ def frame_images(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def write_image(path: Path, image: npt.NDArray[np.uint8], *, mark: bool = False) -> None:
-    """Write an image in the format of the file's suffix. The file is complete or not written at all.
+    """Write an image, uint8 `[H, W, 3]` RGB or `[H, W]`, in the format of the file's suffix.
 
-    Args:
-        path: the file.
-        image: uint8 `[H, W, 3]` RGB or `[H, W]`.
-        mark: whether to mark the file as a result of rtseg; marked files in folders are not inputs.
+    The file is complete or not written at all. `mark` marks it as a result of rtseg; marked files in folders are not inputs.
 
     Raises:
         SinkError: the suffix is unknown, or the file can't be written.
@@ -159,14 +156,8 @@ def process_image(
 ) -> ClassMap:
     """Segment one image and write the rendered result and, with `masks`, the class indices.
 
-    Existing files are replaced: call `name_images` and `name_masks` first, which protect the user's files.
-
-    Args:
-        path: the image.
-        output: file of the rendered image.
-        segmenter: the loaded model.
-        overlay: rendering of the classes.
-        masks: folder of the class indices, written as `NAME.png`; None: not written.
+    Existing files are replaced: call `name_images` and `name_masks` first, which protect the user's files. `masks` is the folder
+    of the class indices, `NAME.png`.
 
     Returns:
         The class map at the image's size, uint8 `[H, W]`.

@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from rtseg.core.errors import SourceError, printable_name, reason
@@ -54,12 +55,7 @@ class _SkippedResults:
         self._by_name: list[Path] = []
 
     def skip(self, path: Path, *, named: bool = False) -> bool:
-        """Return whether to skip a file, and record it if so.
-
-        Args:
-            path: the file.
-            named: whether the user named it; then only a verified result is skipped.
-        """
+        """Return whether to skip a file, and record it if so. Of files that the user `named`, only verified results are."""
         if self._filter.is_result(path):
             self._verified.append(path)
         elif not named and (is_partial_name(path.name) or path.stem.endswith(RESULT_MARK)):
@@ -87,7 +83,7 @@ def find_files(
     """Return the input files that the command line names: files, files in folders, matches of globs, `-` for stdin.
 
     In folders and globs these are skipped: verified results of rtseg, files with the name of a result (`NAME.rtseg.EXT`, partial
-    files), files in `results`, and system files (`is_system_file`). Among several named files (such as a glob that the shell
+    files), files in `results`, and system files (`_is_system_file`). Among several named files (such as a glob that the shell
     expanded), verified results and the sidecar files of a video (`.thm`, `.lrv`) are skipped. A single named file is never
     skipped.
 
@@ -95,7 +91,7 @@ def find_files(
         patterns: names as the user wrote them.
         file_filter: selection of input files.
         results: output folders of this run; they contain no inputs.
-        log: called with one line for each folder with skipped files, and one for all other skipped files.
+        log: called with one line for each folder or glob with skipped files, and one for all other skipped files.
 
     Raises:
         SourceError: a glob matches no input, a folder can't be read, a folder contains no input, or all named files are
@@ -108,7 +104,7 @@ def find_files(
         if kind == "folder":
             found += [str(path) for path in _find_in_folder(pattern, file_filter, results, log)]
         elif kind is None and glob.has_magic(pattern):
-            matches = expand_glob(pattern, results)
+            matches = _expand_glob(pattern, results)
             skipped = _SkippedResults(file_filter)
             inputs = [match for match in matches if not skipped.skip(Path(match))]
             if not inputs:
@@ -133,45 +129,29 @@ def find_files(
     return list({Path(path).absolute() if path != "-" else path: path for path in reversed(found)}.values())[::-1]
 
 
-def expand_glob(pattern: str, results: Sequence[str] = ()) -> list[str]:
+def _expand_glob(pattern: str, results: Sequence[str]) -> list[str]:
     """Return the files that a glob matches, sorted, without system files and files in the folders `results`."""
     base = Path(pattern)
     while glob.has_magic(str(base)):
         base = base.parent
-    matches = []
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        relative = Path(os.path.relpath(match, base))
-        if path_kind(match) == "file" and not any(is_system_file(part) for part in relative.parts[:-1]):
-            matches.append(match)
-    excluded = [os.path.realpath(folder) for folder in results]
-    excluded = [folder for folder in excluded if Path(os.path.realpath(base)) in Path(folder).parents]
-    return [
-        match
-        for match in matches
-        if not any(Path(os.path.realpath(match)).is_relative_to(folder) for folder in excluded)
-    ]
+    excluded = [Path(os.path.realpath(folder)) for folder in results]
+    excluded = [folder for folder in excluded if Path(os.path.realpath(base)) in folder.parents]
 
+    def is_input(match: str) -> bool:
+        folders = Path(os.path.relpath(match, base)).parts[:-1]
+        real = Path(os.path.realpath(match))
+        return path_kind(match) == "file" and not (
+            any(map(_is_system_file, folders)) or any(map(real.is_relative_to, excluded))
+        )
 
-def list_folder(folder: str, *, folders: bool = False) -> list[Path]:
-    """Return the files (or the subfolders) of a folder, sorted by name, without system files.
-
-    Raises:
-        SourceError: the folder can't be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            matching = (entry for entry in entries if (entry.is_dir() if folders else entry.is_file()))
-            names = sorted(entry.name for entry in matching if not is_system_file(entry.name))
-    except OSError as error:
-        raise SourceError(f"can't read the folder '{folder}': {reason(error)}") from error
-    return [Path(folder) / name for name in names]
+    return [match for match in sorted(glob.glob(pattern, recursive=True)) if is_input(match)]
 
 
 def _is_sidecar(path: str) -> bool:
     return Path(path).suffix.lower() in _SIDECAR_SUFFIXES
 
 
-def is_system_file(name: str) -> bool:
+def _is_system_file(name: str) -> bool:
     """Return whether a file or folder is hidden or created by an operating system: `._a.mp4`, `Thumbs.db`, `@eaDir`."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
@@ -184,7 +164,13 @@ def _find_in_folder(
     Raises:
         SourceError: the folder can't be read or contains no input.
     """
-    files = list_folder(folder)
+    try:
+        with os.scandir(folder) as entries:
+            visible = sorted((entry for entry in entries if not _is_system_file(entry.name)), key=attrgetter("name"))
+            files = [Path(entry) for entry in visible if entry.is_file()]
+            folders = [Path(entry) for entry in visible if entry.is_dir()]
+    except OSError as error:
+        raise SourceError(f"can't read the folder '{folder}': {reason(error)}") from error
     skipped = _SkippedResults(file_filter)
     matching = [path for path in files if path.suffix.lower() in file_filter.suffixes]
     found = [path for path in matching if not skipped.skip(path)]
@@ -197,8 +183,7 @@ def _find_in_folder(
         if sidecars := len(others) - endings.total():
             left_out.append(_count(sidecars, "sidecar file"))
     result_folders = {os.path.realpath(result) for result in results}
-    folders = [path for path in list_folder(folder, folders=True) if os.path.realpath(path) not in result_folders]
-    if folders:
+    if folders := [path for path in folders if os.path.realpath(path) not in result_folders]:
         left_out.append(f"{_count(len(folders), 'folder')} ({_names(folders)})")
     left_out += skipped.describe()
     if not found:

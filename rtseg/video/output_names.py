@@ -149,9 +149,7 @@ def _is_file_name(output: str) -> bool:
 def unused_name(path: Path, is_result: Callable[[Path], bool] = lambda _: False) -> Path:
     """Return the first name of `NAME.EXT`, `NAME-2.EXT`, `NAME-3.EXT` and so on that is unused or an earlier result.
 
-    Args:
-        path: the usual name. `NAME.rtseg.EXT` becomes `NAME-2.rtseg.EXT`.
-        is_result: return whether an existing file is an earlier result, which may be replaced.
+    `NAME.rtseg.EXT` becomes `NAME-2.rtseg.EXT`. `is_result` returns whether an existing file is an earlier result.
     """
     mark = RESULT_MARK if path.stem.endswith(RESULT_MARK) else ""
     stem = path.stem.removesuffix(mark)
