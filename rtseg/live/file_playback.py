@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from rtseg.core.frame import Frame, StreamInfo
+from rtseg.core.frame import Frame
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
@@ -21,8 +21,6 @@ class FilePlayback(Source):
 
     The capture time of a frame is the time when it was due. Slow decoding therefore adds to its age.
     """
-
-    decode_seconds = 0.0
 
     def __init__(
         self, open_file: Callable[[], Source], *, loop: bool = False, ready: threading.Event | None = None
@@ -39,18 +37,13 @@ class FilePlayback(Source):
         """
         self._open_file, self._loop, self._ready = open_file, loop, ready
         self._source = open_file()
-        self._info = replace(self._source.info, time_base=TIME_BASE, streams=(), chapters=())
+        self.info = replace(self._source.info, time_base=TIME_BASE, streams=(), chapters=())
         self._closing = threading.Event()
         self._corrupt_before = 0
         self._pacer = Pacer(self._closing)
         self.disconnects = Disconnects(connected=True)
         self.connect_attempted = threading.Event()
         self.connect_attempted.set()
-
-    @property
-    def info(self) -> StreamInfo:
-        """Stream of the file, with the time base of a live stream."""
-        return self._info
 
     @property
     def corrupt(self) -> int:
@@ -85,7 +78,7 @@ class FilePlayback(Source):
                 captured_ns = self._pacer.wait(offset + position)
                 if captured_ns is None:
                     return
-                end = position + (frame.duration * frame.time_base or 1 / (self._info.frame_rate or Fraction(25)))
+                end = position + (frame.duration * frame.time_base or 1 / (self.info.frame_rate or Fraction(25)))
                 yield replace(
                     frame,
                     pts=clock.place(offset + position, captured_ns),

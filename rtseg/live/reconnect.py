@@ -74,8 +74,6 @@ class ReconnectingSource(Source):
     are invented for the gap.
     """
 
-    decode_seconds = 0.0
-
     def __init__(
         self,
         name: str,
@@ -98,7 +96,7 @@ class ReconnectingSource(Source):
         self._longest_pause, self._ready = longest_pause_seconds, ready
         self._closing = threading.Event()
         self._source: Source | None = None
-        self._info = StreamInfo(name, 0, 0, "yuv420p", Color("bt709", False), TIME_BASE)
+        self.info = StreamInfo(name, 0, 0, "yuv420p", Color("bt709", False), TIME_BASE)  # until the first frame
         self._corrupt_before = 0
         self._warnings_before: tuple[str, ...] = ()
         self._logged_warnings: set[str] = set()
@@ -112,11 +110,6 @@ class ReconnectingSource(Source):
         self._attempts = 0
         self.disconnects = Disconnects()
         self.connect_attempted = threading.Event()
-
-    @property
-    def info(self) -> StreamInfo:
-        """Stream of the latest frame; 0x0 before the first."""
-        return self._info
 
     @property
     def corrupt(self) -> int:
@@ -205,7 +198,7 @@ class ReconnectingSource(Source):
             length = f" of {seconds:.1f} s" if seconds else ""
             self._log(f"{self._name} is a file{length}: played once at its own frame rate")
         if self._ready is not None:
-            self._info = replace(source.info, name=self._name, time_base=TIME_BASE)
+            self.info = replace(source.info, name=self._name, time_base=TIME_BASE)
             self.disconnects.connected = True
             self.connect_attempted.set()
             self._ready.wait()
@@ -250,7 +243,7 @@ class ReconnectingSource(Source):
         return timestamped
 
     def _update_info(self, info: StreamInfo) -> None:
-        old, self._info = self._info, replace(info, name=self._name, time_base=TIME_BASE)
+        old, self.info = self.info, replace(info, name=self._name, time_base=TIME_BASE)
         before = (old.width, old.height, old.pixel_format)
         now = (info.width, info.height, info.pixel_format)
         if self._index and before != now:

@@ -19,9 +19,14 @@ class Source(Protocol):
     Sources inherit from it, because most of its members have a default.
     """
 
-    @property
-    def info(self) -> StreamInfo:
-        """Properties of the stream, available before the first frame."""
+    info: StreamInfo
+    """Properties of the stream, available before the first frame. For a live stream, those of the newest frame."""
+    decode_seconds: float = 0.0
+    """Time to decode and convert the newest frame of a live stream, in seconds."""
+    file_seconds: float | None = None
+    """Length in seconds of a file behind a URL, 0 if unknown; None: any other source."""
+    wrap_seconds: float = TS_WRAP_SECONDS
+    """Period after which the clock of a live stream wraps, in seconds."""
 
     @property
     def corrupt(self) -> int:
@@ -32,21 +37,6 @@ class Source(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """Warnings about damage and repairs so far, one human-readable line each."""
         return ()
-
-    @property
-    def decode_seconds(self) -> float:
-        """Time to decode and convert the newest frame of a live stream, in seconds."""
-        return 0.0
-
-    @property
-    def file_seconds(self) -> float | None:
-        """Length in seconds of a file behind a URL, 0 if unknown; None: any other source."""
-        return None
-
-    @property
-    def wrap_seconds(self) -> float:
-        """Period after which the clock of a live stream wraps, in seconds."""
-        return TS_WRAP_SECONDS
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames and packets until the end. Raise SourceError if reading fails."""

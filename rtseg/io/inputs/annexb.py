@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -18,7 +17,6 @@ from av.codec.context import Flags
 from rtseg.io.inputs.byte_stream import ByteStream
 from rtseg.io.inputs.opened_file import MAX_PIXELS
 from rtseg.io.inputs.packets import Packets
-from rtseg.io.inputs.timestamps import fraction
 
 _READ_BYTES = 1 << 16
 _HEVC_UNITS = {kind << 1 for kind in (0, 1, 19, 20, 21, 32, 33, 34, 35, 39)}
@@ -61,11 +59,6 @@ class RawPackets(Packets):
         context.flags |= Flags.low_delay
         context.options = {"max_pixels": str(MAX_PIXELS)}
         self.codec_context = context
-
-    @property
-    def aspect(self) -> Fraction:
-        """Width of a pixel divided by its height. It is final after the first frame is decoded."""
-        return fraction(self.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def read(self) -> Packet[Any] | None:
         """Return the next packet; None: the stream ended.

@@ -181,8 +181,6 @@ def _captures_video(path: Path) -> bool:
 class OpenCvCamera(Source):
     """Source for a camera that OpenCV reads."""
 
-    decode_seconds = 0.0
-
     def __init__(self, number: int, mode: CameraMode, name: str) -> None:
         """Open the camera and read its first frame. Raise Disconnected if no frame is available."""
         self._name = name
@@ -202,7 +200,7 @@ class OpenCvCamera(Source):
             self.close()
             raise Disconnected(f"can't open {name}: it delivers no frame")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self._info = StreamInfo(
+        self.info = StreamInfo(
             name,
             self._first.width,
             self._first.height,
@@ -211,11 +209,6 @@ class OpenCvCamera(Source):
             self._first.time_base,
             Fraction(rate).limit_denominator(1000) if rate > 0 else None,
         )
-
-    @property
-    def info(self) -> StreamInfo:
-        """Properties of the first frame."""
-        return self._info
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames until `close`. Raise Disconnected if the camera delivers no more frames."""

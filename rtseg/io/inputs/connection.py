@@ -23,7 +23,7 @@ from rtseg.io.inputs.live_clock import TS_WRAP_SECONDS
 from rtseg.io.inputs.missing_frames import MissingFrames
 from rtseg.io.inputs.opened_file import MAX_PIXELS
 from rtseg.io.inputs.packets import Packets
-from rtseg.io.inputs.timestamps import FrameTimes
+from rtseg.io.inputs.timestamps import FrameTimes, fraction
 
 _MAX_SKIPPED_PACKETS = 600
 """Largest number of packets to skip while waiting for a key frame. Streams with intra refresh have no key frames."""
@@ -44,9 +44,6 @@ class Connection(Source):
     The end of a live stream raises `Disconnected`; the end of a file at a URL does not. Frames may change their size and
     format within the stream; `info` describes the newest frame. Audio is not read.
     """
-
-    decode_seconds = 0.0
-    wrap_seconds = TS_WRAP_SECONDS
 
     def __init__(
         self,
@@ -71,7 +68,7 @@ class Connection(Source):
             SourceError: the frames are too large.
         """
         self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
-        self.wrap_seconds = wrap_seconds
+        self.wrap_seconds, self.file_seconds = wrap_seconds, packets.file_seconds
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0
@@ -95,16 +92,6 @@ class Connection(Source):
         except BaseException:
             self.close()
             raise
-
-    @property
-    def file_seconds(self) -> float | None:
-        """Length of a file in seconds, 0 if unknown; None: a live stream."""
-        return self._packets.file_seconds
-
-    @property
-    def info(self) -> StreamInfo:
-        """Properties of the newest frame."""
-        return self._info
 
     @property
     def corrupt(self) -> int:
@@ -242,7 +229,7 @@ class Connection(Source):
         if self._converter is None or self._format != _frame_format(video_frame):
             self._converter = FrameConverter.of(video_frame)
             self._format = _frame_format(video_frame)
-            self._info = self._describe(self._converter)
+            self.info = self._describe(self._converter)
         try:
             planes = self._converter.read(video_frame)
             if self._copies_planes:
@@ -265,6 +252,7 @@ class Connection(Source):
     def _describe(self, converter: FrameConverter) -> StreamInfo:
         width, height = converter.upright_size
         packets = self._packets
+        aspect = packets.aspect or fraction(packets.codec_context.sample_aspect_ratio) or Fraction(1)
         return StreamInfo(
             name=self._name,
             width=width,
@@ -273,7 +261,7 @@ class Connection(Source):
             color=converter.color,
             time_base=self._time_base,
             frame_rate=packets.frame_rate,
-            sample_aspect_ratio=1 / packets.aspect if converter.orientation.transpose else packets.aspect,
+            sample_aspect_ratio=1 / aspect if converter.orientation.transpose else aspect,
             codec=packets.codec,
             notes=converter.notes,
         )

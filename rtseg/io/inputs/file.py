@@ -84,15 +84,10 @@ class FileSource(Source):
         self._items = self._read()
         self._head: list[Frame | Passthrough] = []
         try:
-            self._info = self._read_first_frame()
+            self.info = self._read_first_frame()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def info(self) -> StreamInfo:
-        """Properties of the stream."""
-        return self._info
 
     @property
     def corrupt(self) -> int:
@@ -104,7 +99,7 @@ class FileSource(Source):
         """Damage and repairs so far, one line each."""
         lines = [f"{text}: {count} times" if count > 1 else text for text, count in self._damage.items()]
         if self._resized:
-            width, height = self._info.width, self._info.height
+            width, height = self.info.width, self.info.height
             lines.append(f"the frame size changed: {self._resized} frames stretched to {width}x{height}")
         if self._decoded_in_software:
             lines.append(f"{self._decoded_in_software} frames decoded in software: the GPU decoder refused them")

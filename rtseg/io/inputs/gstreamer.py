@@ -45,8 +45,6 @@ class GStreamerSource(Source):
         Disconnected: the pipeline ended or timed out before the first frame.
     """
 
-    decode_seconds = 0.0
-
     def __init__(
         self,
         pipeline: str,
@@ -87,15 +85,10 @@ class GStreamerSource(Source):
         self._poll.register(read_fd, select.POLLIN | select.POLLHUP)
         try:
             self._first = self._next()
-            self._info = self._describe()
+            self.info = self._describe()
         except BaseException:
             self.close()
             raise
-
-    @property
-    def info(self) -> StreamInfo:
-        """Properties of the stream."""
-        return self._info
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames until the pipeline ends.

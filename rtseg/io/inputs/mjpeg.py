@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -188,6 +189,7 @@ class JpegPackets(Packets):
     """Reader for the packets of an MJPEG stream."""
 
     codec = "mjpeg"
+    aspect = Fraction(1)
 
     def __init__(self, stream: ByteStream, name: str, timeout_seconds: float) -> None:
         """Take over a byte stream of JPEGs. `timeout_seconds` is the longest time without a new part."""

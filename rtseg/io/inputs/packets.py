@@ -45,15 +45,12 @@ class Packets(Protocol):
     """True if the packets have the sender's time stamps."""
     file_seconds: float | None = None
     """Length of a file, 0 if unknown; None: a live stream."""
+    aspect: Fraction | None = None
+    """Width of a pixel divided by its height; None: that of the decoder, after the first frame."""
     is_playlist: bool = False
     """True if the stream is a playlist of finite length. FFmpeg does not report incomplete parts of playlists."""
     warnings: tuple[str, ...] = ()
     """Warnings about the stream, one line each."""
-
-    @property
-    def aspect(self) -> Fraction:
-        """Width of a pixel divided by its height. It is final after the first frame is decoded."""
-        return Fraction(1)
 
     @property
     def corrupt(self) -> int:
@@ -69,8 +66,6 @@ class Packets(Protocol):
 
 class DemuxedPackets(Packets):
     """Reader for the packets of an open container."""
-
-    aspect = Fraction(1)
 
     def __init__(
         self,
