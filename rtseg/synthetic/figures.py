@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from rtseg.synthetic.canvas import BICYCLIST, CAR, PEDESTRIAN, POLE, SIGN, Canvas, Color, scaled
+from rtseg.synthetic.canvas import BICYCLIST, CAR, PEDESTRIAN, POLE, SIGN, Canvas, Color, Points, scaled
 from rtseg.synthetic.scene import CAR_COLORS, CLOTHES, SKIN, Item
 from rtseg.synthetic.view import CameraView
 
@@ -21,42 +19,31 @@ _ROUGH_PIXELS_PER_METER = 22.0
 """Smaller figures are drawn with fewer parts, without a visible difference."""
 
 
-@dataclass(frozen=True)
-class _CarModel:
-    """Convex polygons of a car in drawing order."""
-
-    points: npt.NDArray[np.float64]
-    """`[N, 3]` in meters: right of the car's center, above the road, beyond the car's near end."""
-    ends: tuple[int, ...]
-    """End index in `points` of each polygon."""
-    fixed: npt.NDArray[np.float64]
-    """`[polygons, 3]`: color of glass, tires and lamps; 0 for body polygons."""
-    body: npt.NDArray[np.float64]
-    """`[polygons, 1]`: brightness factor of the body color; 0 for all other polygons."""
-
-
 @functools.cache
-def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
-    """Return a hatchback or van.
+def _car_model(van: bool, nose: bool, flank: int, fine: bool, body: Color) -> tuple[Points, list[int], Points]:
+    """Return the convex polygons of a hatchback or van in drawing order.
 
     Args:
         van: van instead of hatchback.
         nose: the front is near the camera instead of the rear.
         flank: visible side, -1 left or 1 right.
         fine: include details.
+        body: color of the body.
+
+    Returns:
+        Points, `[N, 3]` in meters: right of the car's center, above the road, beyond the car's near end; the end index in them of
+        each polygon; and the color of each polygon, `[polygons, 3]`.
     """
     points: list[Corner] = []
     ends: list[int] = []
-    fixed: list[Color] = []
-    body: list[float] = []
+    colors: list[Color] = []
 
-    def face(corners: list[Corner], color: Color | float) -> None:
+    def face(corners: list[Corner], color: Color) -> None:
         points.extend(corners)
         ends.append(len(points))
-        fixed.append(color if isinstance(color, tuple) else (0.0, 0.0, 0.0))
-        body.append(0.0 if isinstance(color, tuple) else color)
+        colors.append(color)
 
-    def across(bottom: Corner, top: Corner, color: Color | float) -> None:
+    def across(bottom: Corner, top: Corner, color: Color) -> None:
         """Add a face between two edges of equal distance to the left and right. An edge is (half its width, y, z)."""
         (x0, y0, z0), (x1, y1, z1) = bottom, top
         face([(-x0, y0, z0), (x0, y0, z0), (x1, y1, z1), (-x1, y1, z1)], color)
@@ -79,8 +66,11 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
     face([(-half, 0.05, 0), (half, 0.05, 0), (half, 0.05, length), (-half, 0.05, length)], (24, 24, 26))
     face([(side, 0.1, 0.3), (side, 0.1, length - 0.2), (side, sill, length - 0.2), (side, sill, 0.3)], (24, 24, 26))
     face([(side, sill, 0), (side, near_end, 0), (side, belt, foot), (side, belt, foot_far), (side, far_end, length),
-          (side, sill, length)], 0.8)  # fmt: skip
-    face([(side, belt, foot), (top_side, roof, top), (top_side, roof, top_far), (side, belt, foot_far)], 0.84)
+          (side, sill, length)], scaled(body, 0.8))  # fmt: skip
+    face(
+        [(side, belt, foot), (top_side, roof, top), (top_side, roof, top_far), (side, belt, foot_far)],
+        scaled(body, 0.84),
+    )
     low, high = (side, belt + 0.05), (top_side, roof - 0.12)
     panes: tuple[tuple[float, float, float, float], ...] = ((foot + 0.35, top + 0.15, top_far - 0.1, foot_far - 0.3),)
     if fine:  # a pillar between the doors
@@ -96,34 +86,34 @@ def _car_model(van: bool, nose: bool, flank: int, fine: bool) -> _CarModel:
             face([(side, 0.33 + radius * y, wheel + radius * z) for z, y in _CIRCLE], color)
     for x in (-half + 0.12, half - 0.32):  # tires below the body
         upright(x, 0.2, 0.0, 0.4, 0.3, (20, 20, 22))
-    across((half, sill - 0.08, 0), (half, near_end, 0), 1.0)
+    across((half, sill - 0.08, 0), (half, near_end, 0), body)
     if nose:
-        across((half, near_end, 0), (half, belt, foot), 1.2)
-    across((half, belt, foot), (top_half, roof, top), 0.95)
+        across((half, near_end, 0), (half, belt, foot), scaled(body, 1.2))
+    across((half, belt, foot), (top_half, roof, top), scaled(body, 0.95))
     across((half - 0.1, belt + 0.05, foot), (top_half - 0.08, roof - 0.1, top), glass)
     if fine:  # a reflection in the glass, the mirrors
         bottom, upper = belt + 0.05, roof - 0.1
         shine = [(-half + 0.25, bottom, foot), (-half + 0.5, bottom, foot), (-0.1, upper, top), (-0.3, upper, top)]
         face(shine, (74, 88, 102))
-    across((half, sill - 0.1, 0), (half, sill + 0.14, 0), 0.55)
+    across((half, sill - 0.1, 0), (half, sill + 0.14, 0), scaled(body, 0.55))
     if fine:
         across((0.26, 0.44, 0), (0.26, 0.56, 0), (226, 226, 220) if nose else (220, 186, 60))
         if nose:
             across((0.42, 0.59, 0), (0.42, near_end - 0.07, 0), (30, 30, 34))
     for x in (-half + 0.03, half - 0.3):
         upright(x, 0.27, near_end - 0.23, near_end - 0.06, 0, (250, 246, 226) if nose else (206, 32, 30))
-    return _CarModel(np.array(points), tuple(ends), np.array(fixed), np.array(body)[:, None])
+    return np.array(points), ends, np.array(colors)
 
 
 def draw_car(canvas: Canvas, view: CameraView, item: Item) -> None:
     """Draw a hatchback or van from behind, or from the front if `item.towards` is set."""
     near = item.z - view.z
     fine = view.focal / max(near, view.near) > _ROUGH_PIXELS_PER_METER
-    model = _car_model(item.variant % 7 == 0, item.towards, 1 if item.x < view.x else -1, fine)
-    body_color = np.array(CAR_COLORS[item.variant % len(CAR_COLORS)])
-    depths = np.maximum(near + model.points[:, 2], view.near)
-    points = view.project(item.x + model.points[:, 0], model.points[:, 1], depths)
-    canvas.polygons(points, model.ends, model.fixed + model.body * body_color, CAR, [max(near, 0.0)])
+    body = CAR_COLORS[item.variant % len(CAR_COLORS)]
+    corners, ends, colors = _car_model(item.variant % 7 == 0, item.towards, 1 if item.x < view.x else -1, fine, body)
+    depths = np.maximum(near + corners[:, 2], view.near)
+    points = view.project(item.x + corners[:, 0], corners[:, 1], depths)
+    canvas.polygons(points, ends, colors, CAR, [max(near, 0.0)])
 
 
 class _Figure:

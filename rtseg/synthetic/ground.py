@@ -24,7 +24,7 @@ _RING = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 def draw_ground(canvas: Canvas, view: CameraView, layout: Layout, weather: Weather, zebras: int) -> None:
     """Draw the ground up to the horizon. Every fourth chunk of the street, from `zebras` (0 to 3), has a zebra crossing."""
-    left, right = layout.curb_left, layout.curb_right
+    left, right = layout.curb(-1), layout.curb(1)
     paving, tarmac = (
         (r - ASPHALT_LIFT, g - ASPHALT_LIFT, b - ASPHALT_LIFT) for r, g, b in (weather.paving, weather.asphalt)
     )

@@ -52,19 +52,11 @@ class Layout:
     left_parking: bool
     right_parking: bool
 
-    @property
-    def curb_left(self) -> float:
-        """Position of the left curb."""
-        return -5.9 if self.left_parking else -3.7
-
-    @property
-    def curb_right(self) -> float:
-        """Position of the right curb."""
+    def curb(self, side: int) -> float:
+        """Return the position of the curb on a side, -1 left or 1 right. The plots begin 3.4 m behind it."""
+        if side < 0:
+            return -5.9 if self.left_parking else -3.7
         return 8.0 if self.right_parking else 5.8
-
-    def front(self, side: int) -> float:
-        """Return the position of the border between pavement and plots on a side, -1 left or 1 right."""
-        return self.curb_left - 3.4 if side < 0 else self.curb_right + 3.4
 
 
 @functools.lru_cache(maxsize=256)
@@ -79,7 +71,7 @@ def static_items(seed: int, chunk: int, layout: Layout) -> tuple[Item, ...]:
             length = float(rng.uniform(8.0, 14.0))
             if start + CHUNK_METERS - z - length < 5.0:
                 length = start + CHUNK_METERS - z
-            items += _plot(rng, layout.front(side), side, z, length)
+            items += _plot(rng, layout.curb(side) + side * 3.4, side, z, length)
             z += length
         items += _curbside(rng, layout, side, start)
     return tuple(items)
@@ -116,8 +108,7 @@ def _plot(rng: np.random.Generator, front: float, side: int, z: float, length: f
 
 def _curbside(rng: np.random.Generator, layout: Layout, side: int, start: float) -> list[Item]:
     """Return the lamp, signs, tree and parked cars at a curb."""
-    left = side < 0
-    curb = layout.curb_left if left else layout.curb_right
+    left, curb = side < 0, layout.curb(side)
     items = [Item("lamp", curb + side * 0.5, start + (6.0 if left else 22.0), height=7.0)]
     for _ in range(int(rng.integers(1, 3))):
         kind = ("round sign", "triangle sign", "board sign", "traffic light")[int(rng.integers(4))]
@@ -172,7 +163,7 @@ def _member(seed: int, stream: int, k: int) -> tuple[float, float, float, int]:
 
 def traffic_streams(layout: Layout, rng: np.random.Generator) -> list[Stream]:
     """Return the traffic of the street: oncoming cars, and cyclists and pedestrians in both directions."""
-    left, right = layout.curb_left - 1.9, layout.curb_right + 1.9
+    left, right = layout.curb(-1) - 1.9, layout.curb(1) + 1.9
     return [
         Stream(0, "car", 3.5, 0.12, -9.0, float(rng.uniform(26, 45))),
         Stream(1, "bicyclist", -2.5, 0.2, 5.2, float(rng.uniform(24, 40))),
