@@ -31,15 +31,39 @@ def decoded_times(
         path: the file.
         video: index of the stream.
         allow_protocols: as for `open_input`.
-        damaged: whether to expect errors. If False, frame threads are used, which are faster; with these PyAV loses frames
-            after an error at the end, so the decode is repeated without them if there is an error.
+        damaged: whether to expect errors. If False, frame threads are used, which are faster. With these FFmpeg marks good
+            frames as corrupt, and PyAV loses the frames next to an error, so at an error the decode begins again without them.
 
     Raises:
         SourceError: the file can't be opened.
     """
-    times, clean = _decode(path, video, allow_protocols, "NONE" if damaged else "FRAME")
-    # With frame threads FFmpeg marks good frames as corrupt, and PyAV loses the frames next to an error.
-    return times if damaged or clean else _decode(path, video, allow_protocols, "NONE")[0]
+    times: list[int | None] = []
+    with open_input(path, allow_protocols=allow_protocols) as container:
+        container.flags &= ~GENERATE_PTS
+        stream = container.streams[video]
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_type = "NONE" if damaged else "FRAME"
+        max_step = int(_MAX_STEP_SECONDS / (fraction(stream.time_base) or 1))
+        wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
+        packets = readable_packets(container, stream)
+        flushes = 0
+        while flushes < MAX_CONSECUTIVE_ERRORS:
+            packet = next(packets, None)
+            flushes += packet is None  # After an error while flushing there may be more frames.
+            try:
+                frames = stream.codec_context.decode(packet)
+            except av.EOFError:
+                break
+            except (av.FFmpegError, OSError):
+                frames = None
+            if not damaged and (frames is None or any(frame.is_corrupt for frame in frames)):
+                return decoded_times(path, video, allow_protocols=allow_protocols)
+            if packet is None and frames == []:
+                break
+            for frame in frames or ():
+                if not frame.is_corrupt:
+                    times.append(_frame_time(frame, times, max_step))
+    return unwrap_times(times, next((time for time in times if time is not None), 0)) if wraps else times
 
 
 def first_decoded(path: str, video: int) -> Fraction | None:
@@ -56,38 +80,6 @@ def first_decoded(path: str, video: int) -> Fraction | None:
                 for frame in stream.codec_context.decode(packet):
                     return None if frame.dts is None else frame.dts * (fraction(stream.time_base) or Fraction(1))
     return None
-
-
-def _decode(path: str, video: int, allow_protocols: Sequence[str], threads: str) -> tuple[list[int | None], bool]:
-    """Return the times of all frames, and whether there was no error."""
-    times: list[int | None] = []
-    clean = True
-    with open_input(path, allow_protocols=allow_protocols) as container:
-        container.flags &= ~GENERATE_PTS
-        stream = container.streams[video]
-        assert isinstance(stream, av.VideoStream)
-        stream.thread_type = threads
-        max_step = int(_MAX_STEP_SECONDS / (fraction(stream.time_base) or 1))
-        wraps = arbitrary_clock(container) and fraction(stream.time_base) == MPEG_TICK
-        packets = readable_packets(container, stream)
-        flushes = 0
-        while flushes < MAX_CONSECUTIVE_ERRORS:
-            packet = next(packets, None)
-            flushes += packet is None  # After an error while flushing there may be more frames.
-            try:
-                frames = stream.codec_context.decode(packet)
-            except av.EOFError:
-                break
-            except (av.FFmpegError, OSError):
-                clean = False
-                continue
-            if packet is None and not frames:
-                break
-            for frame in frames:
-                clean &= not frame.is_corrupt
-                if not frame.is_corrupt:
-                    times.append(_frame_time(frame, times, max_step))
-    return unwrap_times(times, next((time for time in times if time is not None), 0)) if wraps else times, clean
 
 
 def _frame_time(frame: Any, times: Sequence[int | None], max_step: int) -> int | None:

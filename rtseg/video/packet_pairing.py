@@ -15,11 +15,7 @@ _MAX_CANDIDATES = 3
 def pair_packets(before: StreamPackets, after: StreamPackets, video: Match | None, *, whole: bool) -> list[int] | str:
     """Return the number of the input's packet for each packet of the output, or the problem if they differ.
 
-    Args:
-        before: stream of the input.
-        after: copied stream of the output.
-        video: match of the frames; None: unknown.
-        whole: whether the whole input was processed.
+    `video` is the match of the frames (None: unknown). `whole` is False if only a range of the input was processed.
     """
     hashes, first = before.hashes, 0
     if after.hashes:

@@ -28,9 +28,6 @@ class Recorder:
     """Recorder of all frames and packets that a source yields, before any processing: 8 bytes per frame.
 
     Its data replaces the input in the comparison only where the input can't be read again, such as a pipe.
-
-    Args:
-        info: description of the source's streams.
     """
 
     def __init__(self, info: StreamInfo) -> None:

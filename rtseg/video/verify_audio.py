@@ -45,15 +45,9 @@ def reencoded_audio_sync(
 ) -> list[SyncPoint] | None:
     """Return the offsets of a re-encoded audio stream; None if its content is not the input's.
 
-    The list is empty if the loudness varies too little to measure an offset.
-
-    Args:
-        index: index of the stream in the input.
-        path_in: path of the input.
-        path_out: path of the output.
-        index_out: index of the stream in the output.
-        video: match of the frames, with at least one segment.
-        whole: whether the whole input was processed.
+    The list is empty if the loudness varies too little to measure an offset. `index` and `index_out` are the indices of the
+    stream in the input and the output. `video` is the match of the frames, with at least one segment. `whole` is False if only a
+    range of the input was processed.
     """
     parts, parts_out = _loudness(path_in, index), _loudness(path_out, index_out)
     points: list[SyncPoint] = []

@@ -25,10 +25,7 @@ _PREROLL_SECONDS = Fraction(1, 10)
 class StreamComparison:
     """Comparison of all streams except the segmented video.
 
-    Args:
-        before: the input.
-        after: the output.
-        video: match of the frames; None: unknown, and timestamps are not compared.
+    `video` is the match of the frames; None: unknown, and timestamps are not compared.
     """
 
     def __init__(self, before: ComparedInput, after: ComparedOutput, video: Match | None) -> None:

@@ -17,7 +17,11 @@ _LIBRARIES = ("libgstreamer-1.0.so.0", "libgstreamer-1.0.0.dylib")
 _NULL, _PLAYING = 1, 4
 _FAILURE = 0
 _END_OF_STREAM, _ERROR = 1 << 0, 1 << 1
-_FOREVER, _SECOND = 2**64 - 1, 10**9
+_FOREVER, _SECOND = ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(10**9)
+
+
+class _Pointer(ctypes.c_void_p):
+    """Result type that, unlike `c_void_p`, stays a pointer as an argument of another function."""
 
 
 class _Error(ctypes.Structure):
@@ -44,7 +48,7 @@ def main() -> int:
         bus, _SECOND if failed else _FOREVER, _ERROR | (0 if failed else _END_OF_STREAM)
     )
     text = None
-    if failed or gst.gst_message_get_structure(message) is not None:
+    if failed or gst.gst_message_get_structure(message):
         text = _error_of(gst, message) if message else "ERROR: pipeline doesn't want to play."
     if text is not None:
         print(text, flush=True)
@@ -52,7 +56,7 @@ def main() -> int:
     return 0 if text is None else 1
 
 
-def _error_of(gst: ctypes.CDLL, message: int) -> str:
+def _error_of(gst: ctypes.CDLL, message: _Pointer) -> str:
     error, details = ctypes.POINTER(_Error)(), ctypes.c_char_p()
     gst.gst_message_parse_error(message, ctypes.byref(error), ctypes.byref(details))
     more = (details.value or b"").decode(errors="replace")
@@ -69,15 +73,10 @@ def _library() -> ctypes.CDLL | None:
             gst = ctypes.CDLL(name)
         except OSError:
             continue
-        pointer = ctypes.c_void_p
-        gst.gst_init.argtypes = (pointer, pointer)
-        gst.gst_parse_launchv.argtypes, gst.gst_parse_launchv.restype = (pointer, pointer), pointer
-        gst.gst_element_set_state.argtypes = (pointer, ctypes.c_int)
-        gst.gst_element_get_bus.argtypes, gst.gst_element_get_bus.restype = (pointer,), pointer
-        gst.gst_bus_timed_pop_filtered.argtypes = (pointer, ctypes.c_uint64, ctypes.c_int)
-        gst.gst_bus_timed_pop_filtered.restype = pointer
-        gst.gst_message_get_structure.argtypes, gst.gst_message_get_structure.restype = (pointer,), pointer
-        gst.gst_message_parse_error.argtypes = (pointer, pointer, pointer)
+        gst.gst_parse_launchv.restype = _Pointer
+        gst.gst_element_get_bus.restype = _Pointer
+        gst.gst_bus_timed_pop_filtered.restype = _Pointer
+        gst.gst_message_get_structure.restype = _Pointer
         return gst
     return None
 

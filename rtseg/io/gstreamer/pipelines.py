@@ -18,6 +18,7 @@ from rtseg.io.gstreamer.process import INSTALL, LAUNCHER, OPTIONS, has_element, 
 STDIN_FD = 0
 """File descriptor from which a pipeline reads frames."""
 
+_FROM_PIPE = f"fdsrc fd={STDIN_FD} ! gdpdepay ! queue max-size-buffers=2"
 _NVMM = "'video/x-raw(memory:NVMM),format=NV12'"
 
 _BITRATE = 8_000_000
@@ -146,7 +147,7 @@ def to_file(path: str, encoded: GstEncoder) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in _MUXERS:
         raise SinkError(f"GStreamer writes {', '.join(_MUXERS)}, not '{suffix}': {path}")
-    return f"{_from_pipe()} ! {encoded.chain} ! {_MUXERS[suffix]} ! filesink location={shlex.quote(path)}"
+    return f"{_FROM_PIPE} ! {encoded.chain} ! {_MUXERS[suffix]} ! filesink location={shlex.quote(path)}"
 
 
 def to_srt(url: str, encoded: GstEncoder) -> str:
@@ -157,13 +158,9 @@ def to_srt(url: str, encoded: GstEncoder) -> str:
     """
     if not has_element("srtsink"):
         raise SinkError(f"SRT is sent through GStreamer's srtsink, which is not installed: `{INSTALL}`")
-    return f"{_from_pipe()} ! {encoded.chain} ! mpegtsmux alignment=7 ! srtsink uri={shlex.quote(url)} wait-for-connection=false"
+    return f"{_FROM_PIPE} ! {encoded.chain} ! mpegtsmux alignment=7 ! srtsink uri={shlex.quote(url)} wait-for-connection=false"
 
 
 def command_line(pipeline: str) -> str:
     """Return the command line that `--dry-run` prints, cut off where a password may begin."""
     return f"{LAUNCHER} {' '.join(OPTIONS)} {redacted_pipeline(pipeline)}"
-
-
-def _from_pipe() -> str:
-    return f"fdsrc fd={STDIN_FD} ! gdpdepay ! queue max-size-buffers=2"

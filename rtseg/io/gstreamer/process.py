@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from rtseg.core.errors import OptionError, RtsegError
 from rtseg.core.secrets import contains_secret, redacted_pipeline, remember_pipeline, without_urls
@@ -41,15 +42,8 @@ def has_element(name: str) -> bool:
     inspector = shutil.which(INSPECTOR)
     if inspector is None:
         return False
-    inspected = subprocess.run(
-        [inspector, "--exists", name],
-        check=False,
-        timeout=_INSPECT_SECONDS,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    return inspected.returncode == 0
+    command = [inspector, "--exists", name]
+    return not subprocess.call(command, timeout=_INSPECT_SECONDS, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
 
 
 def words_of(pipeline: str) -> list[str]:
@@ -72,8 +66,10 @@ def words_of(pipeline: str) -> list[str]:
 class GStreamerProcess:
     """A running pipeline.
 
-    Its standard input is a pipe for `fdsrc fd=0`, or closed. Standard output and error (NVIDIA's elements print a lot) are
-    stored for `reason`; frames use a separate file descriptor.
+    With `reads_stdin`, its standard input is a pipe for `fdsrc fd=0`, else it is closed. Standard output and error (NVIDIA's
+    elements print a lot) are stored for `reason`; frames use `output_fd`, which the process inherits under the same number.
+
+    Raises the exception `error` if GStreamer is not installed.
     """
 
     def __init__(
@@ -84,14 +80,7 @@ class GStreamerProcess:
         reads_stdin: bool = False,
         output_fd: int | None = None,
     ) -> None:
-        """Start the process.
-
-        Args:
-            words: the pipeline, as `words_of` returns it.
-            error: class of the exception that is raised if GStreamer is not installed.
-            reads_stdin: open a pipe to its standard input.
-            output_fd: file descriptor that the process inherits under the same number.
-        """
+        """Start a pipeline, which is given as `words_of` returns it."""
         launcher = shutil.which(LAUNCHER)
         if launcher is None:
             raise error(f"{LAUNCHER} is not installed: `{INSTALL}`")
@@ -104,9 +93,9 @@ class GStreamerProcess:
         # In a new session, so that Ctrl-C in the terminal ends rtseg first and GStreamer after it.
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE if reads_stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdin=PIPE if reads_stdin else DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
             pass_fds=() if output_fd is None else (output_fd,),
             start_new_session=True,
             env={**os.environ, "GST_DEBUG_NO_COLOR": "1", "LC_ALL": "C.UTF-8", **variables},

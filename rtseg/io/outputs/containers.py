@@ -110,15 +110,12 @@ class Container:
 
     def supports(self, kind: str, codec: str) -> bool:
         """Return True if a stream type (`audio`, `data` ...) and codec are supported. The muxer may reject more codecs."""
-        if self.fragmented and kind == "data" and codec not in _MP4_DATA_CODECS:
+        if self.fragmented and kind == "data" and codec != "bin_data":  # GoPro's sensor data (`gpmd`)
             return False  # the muxer writes them without a description, so no program can read them
         if self.format == "mp4" and codec in _MP4_UNREADABLE_CODECS:
             return False
         return self.readable_codecs is None or codec in self.readable_codecs
 
-
-_MP4_DATA_CODECS = frozenset({"bin_data"})
-"""Data codecs in MP4 and MOV: GoPro's sensor data (`gpmd`)."""
 
 _MP4_UNREADABLE_CODECS = frozenset(
     {"pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"}

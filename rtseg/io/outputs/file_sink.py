@@ -43,9 +43,6 @@ class WrittenFile:
     reencoded: dict[int, int] = field(default_factory=dict)
     """Mapping of the index in the input to the index in the output, for transcoded streams."""
 
-    left_out: dict[int, str] = field(default_factory=dict)
-    """Description of each stream that is not in the output, by its index in the input."""
-
     timed: bool = True
     """True if the container stores timestamps."""
 
@@ -58,6 +55,9 @@ class FileWriter(Protocol):
 
     encoder: str
     """Name of the encoder, for statistics."""
+
+    size: tuple[int, int]
+    """(width, height) of the encoded frames, pixels."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -81,6 +81,7 @@ class FileWriter(Protocol):
 
     def written_file(self, path: Path | None, frames: int) -> WrittenFile:
         """Return the description of the file with this path and number of frames."""
+        return WrittenFile(path, frames, self.size)
 
 
 class FileSink(Sink):

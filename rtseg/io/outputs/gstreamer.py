@@ -14,16 +14,16 @@ import numpy.typing as npt
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo
 from rtseg.io.gstreamer.gdp import BUFFER, NANOSECOND, RawVideo, stream_header, write_header
-from rtseg.io.gstreamer.pipelines import STDIN_FD, GstEncoder, to_file
+from rtseg.io.gstreamer.pipelines import GstEncoder, to_file
 from rtseg.io.gstreamer.process import GStreamerProcess, words_of
-from rtseg.io.outputs.file_sink import FileWriter, WrittenFile
+from rtseg.io.outputs.file_sink import FileWriter
 from rtseg.io.outputs.frame_format import FrameFormat, FrameFormatter
 
 _STALL_SECONDS = 10.0
 
 
 class FramePipe:
-    """Running GStreamer pipeline that reads frames of one size, in `yuv420p`, from its standard input, `STDIN_FD`.
+    """Running GStreamer pipeline that reads frames of one size, in `yuv420p`, from its standard input, `pipelines.STDIN_FD`.
 
     `name` is the name of the output for messages.
 
@@ -32,7 +32,6 @@ class FramePipe:
     """
 
     def __init__(self, pipeline: str, info: StreamInfo, frame_format: FrameFormat, name: str) -> None:
-        assert f"fdsrc fd={STDIN_FD}" in pipeline
         self._name = name
         self._formatter = FrameFormatter(frame_format)
         width, height = frame_format.size
@@ -121,9 +120,8 @@ class GStreamerWriter(FileWriter):
         self, path: Path, name: str, info: StreamInfo, frame_format: FrameFormat, element: GstEncoder, *, live: bool
     ) -> None:
         self.encoder = element.name
-        self._size = frame_format.size
+        self.size = frame_format.size
         self._live = live
-        self._omitted_streams = {stream.index: stream.type for stream in info.streams}
         video_only = ("GStreamer writes video only: audio and subtitles are left out",) if info.streams else ()
         self.warnings = (*video_only, *frame_format.warnings)
         self._pipe = FramePipe(to_file(str(path), element), info, frame_format, name)
@@ -141,7 +139,3 @@ class GStreamerWriter(FileWriter):
     def finish(self, timeout_seconds: float) -> None:
         """Complete the file and end the process. Raises SinkError if the pipeline failed or did not end in time."""
         self._pipe.finish(timeout_seconds)
-
-    def written_file(self, path: Path | None, frames: int) -> WrittenFile:
-        """Return the description of the file with this path and number of frames."""
-        return WrittenFile(path, frames, self._size, left_out=self._omitted_streams)

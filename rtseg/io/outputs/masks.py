@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -27,7 +28,7 @@ from rtseg.core.letterbox import resize_classes
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import CONTAINERS
-from rtseg.io.outputs.file_sink import FileSink, FileWriter, WrittenFile
+from rtseg.io.outputs.file_sink import FileSink, FileWriter
 
 DESCRIPTION = "masks.json"
 """File that describes the masks in a folder. Of folders with content, only those with this file are replaced."""
@@ -58,10 +59,7 @@ def open_mask_sink(
         SinkError: the file or folder can't be created or must not be replaced.
     """
     if Path(path).suffix.lower() == ".mkv":
-
-        def open_writer(partial: Path | None) -> FileWriter:
-            return MaskVideoWriter(f"file:{partial}", info, only, classes)
-
+        open_writer = partial(MaskVideoWriter, info=info, only=only, classes=classes)
         return FileSink(path, open_writer, source=info.name, overwrite=overwrite)
     check_mask_path(path, overwrite=overwrite)
     return MaskFolder(path, info, only, classes)
@@ -107,11 +105,11 @@ class MaskVideoWriter(FileWriter):
 
     encoder = "ffv1"
 
-    def __init__(self, url: str, info: StreamInfo, only: Sequence[int] | None, classes: Sequence[str]) -> None:
-        self._size = info.width, info.height
+    def __init__(self, path: Path | None, info: StreamInfo, only: Sequence[int] | None, classes: Sequence[str]) -> None:
+        self.size = info.width, info.height
         self._only = only
         kind = CONTAINERS[".mkv"]
-        self._container = av.open(url, "w", format=kind.format, options=dict(kind.options))
+        self._container = av.open(f"file:{path}", "w", format=kind.format, options=dict(kind.options))
         self._container.metadata["CLASSES"] = ",".join(classes)
         # For masks the Golomb-Rice coder (0) is faster than the range coder and its files are smaller.
         options = {"level": "3", "coder": "0", "slicecrc": "1"}
@@ -130,8 +128,8 @@ class MaskVideoWriter(FileWriter):
     def write(self, item: ProcessedFrame) -> bool:
         """Encode one mask. Raises SinkError if the frame size changed."""
         width, height = item.frame.width, item.frame.height
-        if (width, height) != self._size:
-            raise SinkError(f"frame {item.frame.index} is {width}x{height}, not {self._size[0]}x{self._size[1]}")
+        if (width, height) != self.size:
+            raise SinkError(f"frame {item.frame.index} is {width}x{height}, not {self.size[0]}x{self.size[1]}")
         frame = av.VideoFrame.from_ndarray(class_mask(item, self._only), format="gray")
         frame.pts, frame.time_base = item.frame.pts, item.frame.time_base
         self._container.mux(self._stream.encode(frame))
@@ -143,10 +141,6 @@ class MaskVideoWriter(FileWriter):
             self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
-
-    def written_file(self, path: Path | None, frames: int) -> WrittenFile:
-        """Return the description of the file with this path and number of frames."""
-        return WrittenFile(path, frames, self._size)
 
 
 class MaskFolder(Sink):

@@ -28,7 +28,6 @@ class StreamCopier:
         self._covers: list[Any] = []
         self._strict = strict
         self.streams: dict[int, OtherStream] = {}
-        self.left_out: dict[int, str] = {}
         self._added: list[Any] = []
         self._time_codes: list[Any] = []
         self._written_time_codes: dict[int, int] = {}
@@ -83,7 +82,7 @@ class StreamCopier:
                 self._covers.append(template)
             else:
                 description = f"cover image {template.index} ({codec_name(template)})"
-                self._drop(template, f"{self._kind.format} can't hold {description}")
+                self._report(f"{self._kind.format} can't hold {description}", "dropped")
             return
         description = f"{template.type} stream {template.index} ({codec_name(template)})"
         problem = f"{self._kind.format} can't hold {description}"
@@ -119,12 +118,12 @@ class StreamCopier:
             match = next((entry for entry in time_codes if entry[0] == template.metadata["timecode"]), None)
             description = f"data stream {template.index} ({TIME_CODE})"
             if self._info.no_time_code:
-                self._drop(template, f"{description} is not kept {self._info.no_time_code}")
+                self._report(f"{description} is not kept {self._info.no_time_code}", "dropped")
             elif match is not None:
                 time_codes.remove(match)
                 self._written_time_codes[template.index] = match[1]
             else:
-                self._drop(template, f"{description} belongs to no video stream")
+                self._report(f"{description} belongs to no video stream", "dropped")
         tracks = {stream.metadata["timecode"] for stream in self._added if codec_name(stream) == TIME_CODE}
         kept = [stream for stream in self._added if stream.index in self.streams]
         self._messages += _missing_time_codes(self._kind, self._info, kept, tracks)
@@ -149,11 +148,7 @@ class StreamCopier:
                 self._report(problem, f"transcoded to {Codec(encoder, 'w').canonical_name}{mixed}{purpose}")
                 self.streams[template.index] = stream
                 return
-        self._drop(template, problem)
-
-    def _drop(self, template: Any, problem: str) -> None:
         self._report(problem, "dropped")
-        self.left_out[template.index] = f"{template.type} stream {template.index} ({codec_name(template)})"
 
     def _report(self, problem: str, consequence: str) -> None:
         if self._strict:

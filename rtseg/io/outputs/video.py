@@ -51,6 +51,7 @@ class FFmpegWriter(FileWriter):
         live: bool,
     ) -> None:
         self.encoder = settings.codec.name
+        self.size = settings.frame_format.size
         self._path = path
         self._kind = kind
         self._info = info
@@ -144,10 +145,9 @@ class FFmpegWriter(FileWriter):
         return WrittenFile(
             path=path,
             frames=frames,
-            size=self._settings.frame_format.size,
+            size=self.size,
             copied=self._copier.copied,
             reencoded=self._copier.reencoded,
-            left_out=self._copier.left_out,
             timed=self._kind.has_timestamps,
         )
 
