@@ -6,6 +6,7 @@ Agreement is counted for each pixel and each class, because a mean of 99.9 % can
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rtseg.core.letterbox import Letterbox, resize_classes
 from rtseg.core.metrics import confusion, per_class_iou, pixel_accuracy
 from rtseg.core.palette import NO_CLASS
 from rtseg.io.inputs import open_source
-from rtseg.models.evaluation.datasets import read_pair
+from rtseg.models.evaluation.datasets import read_image, read_pair
 from rtseg.models.evaluation.layouts import describe_layouts, detect_layout, open_dataset
 from rtseg.synthetic import MIN_SIDE, SyntheticDrive
 
@@ -174,14 +175,10 @@ def samples(
 def _synthetic(size: tuple[int, int], classes: Sequence[str], count: int) -> Iterator[tuple[RgbImage, ClassMap | None]]:
     rng = np.random.default_rng(5)
     width, height = size
-    if min(size) < MIN_SIDE:
-        for _ in range(count):
-            yield _colored_noise(rng, width, height), None
-        return
-    scenes = [SyntheticDrive(*size, frames=300, seed=seed) for seed in (1, 2)]
+    scenes = [SyntheticDrive(*size, frames=300, seed=seed) for seed in (1, 2)] if min(size) >= MIN_SIDE else []
     known = tuple(classes) == tuple(SyntheticDrive.classes)
     for number in range(count):
-        if number % 4 == 3:
+        if number % 4 == 3 or not scenes:
             yield _colored_noise(rng, width, height), None
         else:
             image, labels = scenes[number % 2].frame(number * 300 // count)
@@ -204,11 +201,7 @@ def _images(
     plain_images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
     if plain_images:
         for path in _evenly_spaced(plain_images, count):
-            encoded = np.fromfile(path, np.uint8)  # cv2.imread crashes on names that are not UTF-8
-            bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-            if bgr is None:
-                raise DataError(f"{path} can't be read as an image")
-            yield _letterboxed(rgb_frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)), size)[0], None
+            yield _letterboxed(rgb_frame(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)), size)[0], None
         return
     if detect_layout(folder) is None:
         raise DataError(
@@ -224,8 +217,7 @@ def _images(
 
 
 def _video(size: tuple[int, int], path: Path, count: int, split: str) -> Iterator[tuple[RgbImage, ClassMap | None]]:
-    source = open_source(path)
-    try:
+    with closing(open_source(path)) as source:
         interval = max(1, (source.info.frame_count or count) // count)
         first = interval // 2 if split == "train" else 0
         taken = 0
@@ -235,8 +227,6 @@ def _video(size: tuple[int, int], path: Path, count: int, split: str) -> Iterato
                 taken += 1
             if taken == count:
                 return
-    finally:
-        source.close()
 
 
 def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:

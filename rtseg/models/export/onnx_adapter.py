@@ -9,7 +9,6 @@ resized to the input if both sizes are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,25 +147,35 @@ def _keep_output(model: onnx.ModelProto, name: str) -> None:
     keep_needed(graph, [name])
 
 
+class _Chain:
+    """Chain of new nodes of a graph, from a tensor on: the first input of each node is the output of the one before it."""
+
+    def __init__(self, graph: onnx.GraphProto, first: str, prefix: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._graph, self._last, self._prefix = graph, first, prefix
+
+    def add(self, operation: str, *constants: Any, output: str = "", **attributes: Any) -> None:
+        """Append a node with these arrays as its other inputs. `output` is the name of its output; empty for a new name."""
+        name = f"{self._prefix}/{operation.lower()}{len(self.nodes)}"
+        weights = [numpy_helper.from_array(np.asarray(array), f"{name}/{i}") for i, array in enumerate(constants)]
+        self._graph.initializer.extend(weights)
+        inputs = [self._last, *(tensor.name for tensor in weights)]
+        self._last = output or name
+        self.nodes.append(helper.make_node(operation, inputs, [self._last], name, **attributes))
+
+
 def _input_nodes(model: onnx.ModelProto, layout: str, mean: Any, scale: Any) -> list[onnx.NodeProto]:
     """Return nodes from `image` to the network's input: cast, layout, normalization in FP32, and cast to its precision."""
     source = image_inputs(model)[0]
     shape = (1, 3, 1, 1) if layout == "nchw" else (3,)
-    model.graph.initializer.append(numpy_helper.from_array(mean.reshape(shape), "rtseg/mean"))
-    model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32).reshape(shape), "rtseg/scale"))
-    nodes = [helper.make_node("Cast", ["image"], ["rtseg/float"], "rtseg/float", to=TensorProto.FLOAT)]
+    chain = _Chain(model.graph, "image", "rtseg/input")
+    chain.add("Cast", to=TensorProto.FLOAT)
     if layout == "nchw":
-        nodes.append(
-            helper.make_node("Transpose", [nodes[-1].output[0]], ["rtseg/planes"], "rtseg/planes", perm=[0, 3, 1, 2])
-        )
-    nodes.append(helper.make_node("Sub", [nodes[-1].output[0], "rtseg/mean"], ["rtseg/centered"], "rtseg/centered"))
-    nodes.append(helper.make_node("Mul", ["rtseg/centered", "rtseg/scale"], ["rtseg/normalized"], "rtseg/normalized"))
-    nodes.append(
-        helper.make_node(
-            "Cast", ["rtseg/normalized"], [source.name], "rtseg/input", to=source.type.tensor_type.elem_type
-        )
-    )
-    return nodes
+        chain.add("Transpose", perm=[0, 3, 1, 2])
+    chain.add("Sub", mean.reshape(shape))
+    chain.add("Mul", scale.reshape(shape))
+    chain.add("Cast", to=source.type.tensor_type.elem_type, output=source.name)
+    return chain.nodes
 
 
 def _output_nodes(
@@ -174,33 +183,22 @@ def _output_nodes(
 ) -> tuple[list[onnx.NodeProto], onnx.ValueInfoProto]:
     """Return nodes from the network's output to `scores`, `[N, C, h, w]`, or to `classes`; and that output of the model."""
     rows, columns = output.size
-    name = _PREFIX + output.name
-    element = _element_type(model, name)
-    nodes: list[onnx.NodeProto] = []
-
-    def add(operation: str, inputs: Sequence[str], **attributes: Any) -> None:
-        nonlocal name
-        name = f"rtseg/{operation.lower()}{len(nodes)}"
-        nodes.append(helper.make_node(operation, list(inputs), [name], name, **attributes))
-
-    def constant(label: str, values: Any) -> str:
-        model.graph.initializer.append(numpy_helper.from_array(values, f"rtseg/{label}"))
-        return f"rtseg/{label}"
-
+    element = _element_type(model, _PREFIX + output.name)
+    chain = _Chain(model.graph, _PREFIX + output.name, "rtseg/output")
     if output.quantized is not None:
         scale, zero = output.quantized
-        add("Cast", [name], to=TensorProto.FLOAT)
-        add("Sub", [name, constant("zero", np.array(zero, np.float32))])
-        add("Mul", [name, constant("step", np.array(scale, np.float32))])
+        chain.add("Cast", to=TensorProto.FLOAT)
+        chain.add("Sub", np.float32(zero))
+        chain.add("Mul", np.float32(scale))
         element = TensorProto.FLOAT
     if output.kind == "classes":
         shape: tuple[int, ...] = (batch, size[1], size[0])
         if output.shape != shape:
-            add("Reshape", [name, constant("map", np.array(shape, np.int64))])
-        nodes.append(helper.make_node("Cast", [name], ["classes"], "rtseg/classes", to=TensorProto.UINT8))
-        return nodes, helper.make_tensor_value_info("classes", TensorProto.UINT8, shape)
+            chain.add("Reshape", np.array(shape, np.int64))
+        chain.add("Cast", to=TensorProto.UINT8, output="classes")
+        return chain.nodes, helper.make_tensor_value_info("classes", TensorProto.UINT8, shape)
     if element not in FLOATS or output.kind != "logits":  # in FP16 several probabilities near 1 are equal
-        add("Cast", [name], to=TensorProto.FLOAT)
+        chain.add("Cast", to=TensorProto.FLOAT)
         element = TensorProto.FLOAT
     channels, shape = 1, output.shape
     if output.axis is not None:
@@ -209,17 +207,16 @@ def _output_nodes(
         batch_axis = others[:1] if output.shape[others[0]] == batch and len(others) > 1 else []
         order = [*batch_axis, output.axis, *others[len(batch_axis) :]]
         if order != sorted(order):
-            add("Transpose", [name], perm=order)
+            chain.add("Transpose", perm=order)
         shape = tuple(output.shape[axis] for axis in order)
     if shape != (batch, channels, rows, columns):
-        add("Reshape", [name, constant("map", np.array([batch, channels, rows, columns], np.int64))])
+        chain.add("Reshape", np.array([batch, channels, rows, columns], np.int64))
     if channels == 1 or output.kind == "multilabel":
         # The score of class 0 is the threshold, and argmax prefers class 0 if equal.
-        pads = constant("pads", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64))
-        add("Pad", [name, pads, constant("threshold", np.array(output.threshold, FLOATS[element]))])
+        chain.add("Pad", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64), np.array(output.threshold, FLOATS[element]))
         channels += 1
-    nodes.append(helper.make_node("Identity", [name], ["scores"], "rtseg/scores"))
-    return nodes, helper.make_tensor_value_info("scores", element, [batch, channels, rows, columns])
+    chain.add("Identity", output="scores")
+    return chain.nodes, helper.make_tensor_value_info("scores", element, [batch, channels, rows, columns])
 
 
 def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> onnx.ModelProto:

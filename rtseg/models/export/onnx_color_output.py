@@ -22,20 +22,15 @@ _WEIGHTED = {"Conv", "MatMul", "Gemm"}
 
 
 def color_output_reason(trace: Trace, name: str, axis: int) -> str:
-    """Return a human-readable reason why an output is a color image; empty if it is not.
-
-    Args:
-        trace: the graph.
-        name: name of the output.
-        axis: channel axis of the output.
-    """
+    """Return a human-readable reason why an output with this channel axis is a color image; empty if it is not."""
     channels = trace.shapes[name][axis]
     if channels not in (3, 4):
         return ""
-    if _has_color_table(trace, name):
-        return "each class has a color from a table in the graph"
-    if _contains_input(trace, name):
-        return "the input image is blended into it"
+    for source, node in trace.walk(name, lambda node: _pixelwise_inputs(trace, node)):
+        if node is None and trace.constant(source) is None:
+            return "the input image is blended into it"
+        if node is not None and _is_class_color(trace, node):
+            return "each class has a color from a table in the graph"
     tables: list[tuple[float, ...]] = []
     if _is_colored_value(trace, name, channels, tables):
         codes = {table for table in tables if any(table)}
@@ -57,17 +52,11 @@ def _pixelwise_inputs(trace: Trace, node: onnx.NodeProto) -> list[str]:
     return [name for name in inputs if name and trace.constant(name) is None]
 
 
-def _has_color_table(trace: Trace, name: str) -> bool:
-    """Return True if a tensor contains class colors: rows of a table, or class indices multiplied by a matrix."""
-    for current, node in trace.walk(name, lambda node: _pixelwise_inputs(trace, node)):
-        if node is None:
-            continue
-        if node.op_type in ("Gather", "GatherND") and (table := trace.constant(node.input[0])) is not None:
-            if trace.constant(node.input[1]) is None and table.ndim > 1 and not _is_one_hot(table):
-                return True
-        elif node.op_type in _WEIGHTED and _is_weighted_class(trace, current):
-            return True
-    return False
+def _is_class_color(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Return True if a node returns class colors: rows of a table, or class indices multiplied by a matrix."""
+    if node.op_type in ("Gather", "GatherND") and (table := trace.constant(node.input[0])) is not None:
+        return trace.constant(node.input[1]) is None and table.ndim > 1 and not _is_one_hot(table)
+    return node.op_type in _WEIGHTED and _is_weighted_class(trace, node.output[0])
 
 
 def _is_weighted_class(trace: Trace, name: str) -> bool:
@@ -97,22 +86,10 @@ def _is_one_hot(table: npt.NDArray[Any]) -> bool:
     return bool(one_hot and np.isin(table, (0, highest)).all())
 
 
-def _contains_input(trace: Trace, name: str) -> bool:
-    """Return True if pixelwise operators lead from the input image to a tensor."""
-    return any(
-        node is None and trace.constant(current) is None
-        for current, node in trace.walk(name, lambda node: _pixelwise_inputs(trace, node))
-    )
-
-
 def _is_colored_value(trace: Trace, name: str, channels: int, tables: list[tuple[float, ...]]) -> bool:
     """Return True if all channels are computed from one bounded value per pixel, such as a mask, and from constants.
 
-    Args:
-        trace: the graph.
-        name: name of the tensor.
-        channels: number of its channels.
-        tables: list to which the constants of `channels` values are added.
+    The constants of `channels` values are added to `tables`.
     """
     node = trace.producer(name)
     if node is None:

@@ -124,7 +124,6 @@ def normalization_constants(preprocessing: Preprocessing, path: Path, element_ty
             "--std 0.00392157,0.00392157,0.00392157 for a plain 0 to 255"
         )
     scale = 1.0 if preprocessing.uses_255_scale else 255.0
-    preprocessing.check()
     return np.array(preprocessing.mean, np.float32) * np.float32(scale), 1.0 / (
         np.array(preprocessing.std, np.float32) * np.float32(scale)
     )

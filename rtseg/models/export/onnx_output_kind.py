@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from rtseg.core.errors import ModelError, OptionError
 from rtseg.models.export.onnx_color_output import color_output_reason
@@ -15,10 +14,8 @@ from rtseg.models.export.onnx_file import format_shape
 from rtseg.models.export.onnx_output import Output
 from rtseg.models.export.onnx_task import scaled_indices_reason
 from rtseg.models.export.onnx_trace import LINEAR, SAME_VALUES, Trace
-from rtseg.models.export.onnx_values import Values
+from rtseg.models.export.onnx_values import FLOAT_TYPES, Values
 from rtseg.nn.preprocessing import Preprocessing
-
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 def read_output(trace: Trace, output: Output, element: int, preprocessing: Preprocessing, path: Path) -> Output:
@@ -33,6 +30,7 @@ def read_output(trace: Trace, output: Output, element: int, preprocessing: Prepr
     name, shape, axis, kind = output.name, output.shape, output.axis, preprocessing.output_kind
     values, origin = trace.dequantized_values(name), trace.origin(name)
     several = axis is not None
+    output = replace(output, values=(values.low, values.high), kind_given=kind is not None)
     if kind in ("classes", "mask") and several:
         raise OptionError(
             f"{path}: --output-kind {kind} is for one value per pixel; its output '{name}' has {format_shape(shape)}"
@@ -40,12 +38,6 @@ def read_output(trace: Trace, output: Output, element: int, preprocessing: Prepr
     if kind == "multilabel" and not several:
         raise OptionError(
             f"{path}: --output-kind multilabel is for several scores per pixel; '{name}' has one: use probabilities"
-        )
-
-    def as_kind(detected: str, threshold: float = 0.0, indices: int = 0) -> Output:
-        bounds = (values.low, values.high)
-        return replace(
-            output, kind=detected, values=bounds, kind_given=kind is not None, threshold=threshold, indices=indices
         )
 
     if axis is not None and (reason := color_output_reason(trace, name, axis)):
@@ -58,44 +50,36 @@ def read_output(trace: Trace, output: Output, element: int, preprocessing: Prepr
     if kind is not None and (contradiction := _contradiction(trace, name, values, kind, several)):
         raise OptionError(f"{path}: --output-kind {kind} does not fit its output '{name}': {contradiction}")
     if several:
-        if element not in _FLOATS and not (values.discrete or values.bounded):
+        if element not in FLOAT_TYPES and not (values.discrete or values.bounded):
             raise ModelError(f"{path}: its output '{name}' contains integers {format_shape(shape)}; scores are needed")
         separate = values.bounded and values.low >= 0 and values.high <= 255 and not trace.exclusive(name)
         if kind is None and separate:
-            multilabel = (
-                ", or --output-kind multilabel if class 0 is the absence of all of them"
-                if _has_threshold(values)
-                else ""
-            )
+            multilabel = ", or --output-kind multilabel if class 0 is the absence of all of them"
             raise OptionError(
                 f"{path}: the {shape[axis or 0]} channels of its output '{name}' are independent probabilities; use "
-                f"--output-kind probabilities if the highest is the class{multilabel}"
+                f"--output-kind probabilities if the highest is the class{multilabel if _has_threshold(values) else ''}"
             )
         detected = "logits" if _around_zero(values) or not values.bounded else "probabilities"
-        return as_kind(kind or detected, _middle(values, 0.5))
+        return replace(output, kind=kind or detected, threshold=_middle(values, 0.5))
     if kind is not None:
-        thresholds = {
-            "probabilities": _middle(values, 0.5),
-            "mask": _middle(values, 127.5),
-            "logits": 0.0,
-            "classes": 0.0,
-        }
-        return as_kind(kind, thresholds[kind])
+        thresholds = {"probabilities": _middle(values, 0.5), "mask": _middle(values, 127.5)}
+        return replace(output, kind=kind, threshold=thresholds.get(kind, 0.0))
     if values.discrete is not None and len(values.discrete) > 1:
         levels = sorted(values.discrete)
         indices = all(abs(value - round(value)) < 1e-3 and -0.5 < value < 254.5 for value in levels)
         if indices and not (len(levels) == 2 and levels[1] - levels[0] > 1.5):
-            return as_kind("classes", indices=round(levels[-1]) + 1)
+            return replace(output, kind="classes", indices=round(levels[-1]) + 1)
         if len(levels) == 2 and levels[0] in (0.0, -1.0):
-            return as_kind("mask", sum(levels) / 2)
-    elif element not in _FLOATS and not values.bounded:
-        return as_kind("classes")
+            return replace(output, kind="mask", threshold=sum(levels) / 2)
+    elif element not in FLOAT_TYPES and not values.bounded:
+        return replace(output, kind="classes")
     elif values.bounded and _symmetric(values):
-        return as_kind("logits" if _around_zero(values) else "probabilities", _middle(values, 0.5))
+        detected = "logits" if _around_zero(values) else "probabilities"
+        return replace(output, kind=detected, threshold=_middle(values, 0.5))
     elif math.isinf(values.low) and math.isinf(values.high):
         linear = origin is not None and origin.op_type in LINEAR
         if linear and not trace.is_channel_of_scores(name):
-            return as_kind("logits")
+            return replace(output, kind="logits")
     computed = f"is computed by {_format_origin(trace, name, origin)}" if origin is not None else "is an input"
     raise OptionError(
         f"{path}: its output '{name}' has one value per pixel and {computed}, which is ambiguous; specify --output-kind "

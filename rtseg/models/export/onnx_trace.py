@@ -96,18 +96,14 @@ class Trace:
 
     def origin(self, name: str) -> onnx.NodeProto | None:
         """Return the node that computes the values of a tensor, before moves and scaling by constants; None for an input."""
-        for _ in range(_MAX_DEPTH):
-            node = self._producers.get(name)
-            if node is None:
-                return None
+        while (node := self._producers.get(name)) is not None:
+            computed = [source for source in node.input if source and self.constant(source) is None]
             if node.op_type in SAME_VALUES | {"Clip", "Neg"}:
                 name = node.input[0]
-                continue
-            computed = [source for source in node.input if source and self.constant(source) is None]
-            if node.op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min") and len(computed) == 1:
+            elif node.op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min") and len(computed) == 1:
                 name = computed[0]
-                continue
-            return node
+            else:
+                return node
         return None
 
     def values(self, name: str, depth: int = 0) -> Values:
@@ -211,10 +207,7 @@ class Trace:
 
     def is_channel_of_scores(self, name: str) -> bool:
         """Return True if a tensor of one value per pixel is a channel that was cut from several channels of scores."""
-        for _ in range(_MAX_DEPTH):
-            node = self._producers.get(name)
-            if node is None or node.op_type not in SAME_VALUES | {"Clip"}:
-                return False
+        while (node := self._producers.get(name)) is not None and node.op_type in SAME_VALUES | {"Clip"}:
             axis, shape = self.class_axis(node.input[0]), self.shapes.get(node.input[0])
             is_slice = node.op_type in ("Slice", "Gather", "Split")
             if is_slice and axis is not None and shape and axis < len(shape) and shape[axis] > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-_FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ def cast(values: Values, element_type: int) -> Values:
     """Convert values to an element type of ONNX."""
     if element_type == TensorProto.BOOL:
         return discrete_values(0.0, 1.0)
-    if values.discrete is not None and element_type not in _FLOAT_TYPES:
-        modulus = 256 if element_type == TensorProto.UINT8 else 0  # -1 becomes 255
-        return discrete_values(
-            *(float(math.trunc(value) % modulus if modulus else math.trunc(value)) for value in values.discrete)
-        )
+    if values.discrete is not None and element_type not in FLOAT_TYPES:
+        numbers = [math.trunc(value) for value in values.discrete]
+        if element_type == TensorProto.UINT8:
+            numbers = [number % 256 for number in numbers]  # -1 becomes 255
+        return discrete_values(*map(float, numbers))
     return values
 
 

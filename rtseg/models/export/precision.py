@@ -117,19 +117,17 @@ def graph_share(model: Any) -> PrecisionShare:
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*model.graph.value_info, *model.graph.output)
     }
+    bytes_types = (TensorProto.UINT8, TensorProto.INT8)
     precisions = {TensorProto.FLOAT16: "fp16", TensorProto.FLOAT: "fp32"}
     layers: list[tuple[str, int, int]] = []  # precision, number of weights, number of output positions
-    quantized = {
-        node.output[0]: "int8" if _quantized_type(node, weights) in _BYTES else "wide"
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear"
-    }
-    weights |= {  # a dequantized weight counts as INT8 if the other factor is dequantized too
-        node.output[0]: weights[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
-    }
+    quantized: dict[str, str] = {}
     for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            # The type is that of the zero point or of the weights, else uint8.
+            types = [weights[name].data_type for name in (*node.input[2:3], node.input[0]) if name in weights]
+            quantized[node.output[0]] = "wide" if types and types[0] not in bytes_types else "int8"
+            if node.input[0] in weights:
+                weights[node.output[0]] = weights[node.input[0]]
         name = next((name for name in node.input if name in weights), None)
         if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or name is None:
             continue
@@ -145,16 +143,6 @@ def graph_share(model: Any) -> PrecisionShare:
     for precision, weight_count, positions in layers:
         macs[precision] += weight_count * (positions if known else 1)
     return PrecisionShare(macs, Counter(layer[0] for layer in layers), "multiplications" if known else "weights")
-
-
-_BYTES = (2, 3)
-"""ONNX's type numbers of uint8 and int8."""
-
-
-def _quantized_type(node: Any, weights: dict[str, Any]) -> int:
-    """Return ONNX's type number of a DequantizeLinear's input: the type of its zero point or of its weights, else uint8."""
-    names = (name for name in (*node.input[2:3], node.input[0]) if name in weights)
-    return next((int(weights[name].data_type) for name in names), 2)
 
 
 def executed_share(executed: Any) -> PrecisionShare:

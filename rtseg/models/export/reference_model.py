@@ -81,7 +81,7 @@ class _OnnxRunner:
         self._input = self._session.get_inputs()[0]
         self._layout = input_layout(self._input.shape, path, preprocessing.layout)
         self._path, self._preprocessing, self._output, self._batch = path, preprocessing, output, batch
-        self._observed = _ObservedValues()
+        self._observed = _ObservedValues(output)
 
     def run(self, image: RgbImage) -> ClassMap:
         """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
@@ -111,12 +111,12 @@ class _OnnxRunner:
             values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         if axis is None:
             plane = values.reshape(self._batch, *output.size)[0]
-            self._observed.add(plane, None)
+            self._observed.add(plane)
             if output.kind == "classes":
                 self.check()  # before the conversion to uint8, which could make class indices of other values
                 return _class_map(plane)
             return _class_map(upsample(plane[None].astype(np.float32), size)[0] > output.threshold)
-        self._observed.add(values, axis, output.total)
+        self._observed.add(values)
         scores = np.moveaxis(values, axis, 0).astype(np.float32)
         scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
         scores = upsample(scores.reshape(len(scores), *output.size), size)
@@ -131,7 +131,7 @@ class _OnnxRunner:
         Raises:
             ModelError: they contradict each other; the message names the option that resolves it.
         """
-        contradiction = self._observed.contradiction(self._output)
+        contradiction = self._observed.contradiction()
         if contradiction:
             name, kind = self._output.name, self._output.kind
             prefix = f"its output '{name}' was read as {kind}, but"
@@ -143,7 +143,8 @@ class _OnnxRunner:
 class _ObservedValues:
     """Statistics of the values of an output over all images."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._low, self._high = np.inf, -np.inf
         self._integers = True
         self._nan = False
@@ -151,14 +152,8 @@ class _ObservedValues:
         self._sum_to_one_axes: set[int] | None = None
         self._pixels = self._pixels_below_half = 0
 
-    def add(self, values: Array, axis: int | None, total: float | None = None) -> None:
-        """Add the values of an image.
-
-        Args:
-            values: the output.
-            axis: the class axis; None for one value per pixel.
-            total: expected sum of the channels of a pixel; None if unknown.
-        """
+    def add(self, values: Array) -> None:
+        """Add the values of an image: the output, or one value per pixel of it."""
         if not np.isfinite(values).all():
             self._nan = self._nan or bool(np.isnan(values).any())
             self._low = -np.inf
@@ -167,6 +162,7 @@ class _ObservedValues:
         self._integers = self._integers and bool((values == np.round(values)).all())
         if self._integers and len(self._distinct) < 300:
             self._distinct.update(map(float, np.unique(values)))
+        axis, total = self._output.axis, self._output.total
         if axis is None:
             return
         ones = {i for i in range(values.ndim) if values.shape[i] > 1 and _sums_to_one(values, i)}
@@ -176,8 +172,9 @@ class _ObservedValues:
             self._pixels += sums.size
             self._pixels_below_half += int((sums < total / 2).sum())
 
-    def contradiction(self, output: Output) -> str:
+    def contradiction(self) -> str:
         """Return the second half of a sentence about values that contradict the kind of output; empty if there are none."""
+        output = self._output
         observed = f"its values are {self._low:.4g} to {self._high:.4g}"
         if self._nan:
             return "it outputs NaN on the compared frames; check the file, --mean and --std"
@@ -198,7 +195,7 @@ class _ObservedValues:
         if np.isfinite(slack) and not (low - slack <= self._low and self._high <= high + slack):
             return f"{observed}, outside {low:g} to {high:g}; specify their kind with --output-kind"
         if output.axis is not None:
-            return self._missing_class(output)
+            return self._missing_class()
         range_known = np.isfinite(output.values[1])
         if output.kind == "mask" and not range_known and self._high > 0:
             several = len(self._distinct) > 2 or not self._integers
@@ -213,9 +210,9 @@ class _ObservedValues:
                 return f"{observed}, integers like class indices; use --output-kind classes"
         return ""
 
-    def _missing_class(self, output: Output) -> str:
+    def _missing_class(self) -> str:
         """Return a message if the channels of many pixels have less than half of the probability, as if a class were cut off."""
-        share = self._pixels_below_half / max(1, self._pixels)
+        output, share = self._output, self._pixels_below_half / max(1, self._pixels)
         if output.kind != "probabilities" or output.kind_given or share < LOST_SHARE:
             return ""
         return (

@@ -126,7 +126,9 @@ def verify_build(
                     "the engine inspector shows no layer with INT8 inputs, in an engine that was built as int8"
                 )
         reference = source_model.reference_model(facts.input_size)
-        agreement = _compare(reference.run, run, sidecar, verify_on)
+        count = INT8_FRAMES if facts.precision == "int8" and verify_on else SAMPLES
+        classes = sidecar.description.classes
+        agreement = compare(reference.run, run, samples(facts.input_size, classes, verify_on, count), classes)
         reference.check()
         frames = verify_on.name if verify_on else "synthetic scenes and noise"
         results["agreement"] = {"ran": executed, "original": reference.label, "on": frames, **agreement.to_dict()}
@@ -218,12 +220,6 @@ def _runnable(staged: Path, facts: EngineFacts, graph: onnx.ModelProto) -> tuple
 def _percent(value: float) -> str:
     """Format a share in percent, as 100 % only if it is exactly 1."""
     return f"{min(value, 0.99999) if value < 1 else value:.4%}"
-
-
-def _compare(original: ClassMapFunction, run: ClassMapFunction, sidecar: Sidecar, verify_on: Path | None) -> Agreement:
-    size, classes = sidecar.facts.input_size, sidecar.description.classes
-    count = INT8_FRAMES if sidecar.facts.precision == "int8" and verify_on else SAMPLES
-    return compare(original, run, samples(size, classes, verify_on, count), classes)
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:

@@ -83,8 +83,8 @@ def import_checkpoint(path: Path, size: tuple[int, int] | None, preprocessing: P
         raise ModelError(f"{path}: `blur` is an option of fastai's DynamicUnet; this is a {family.value}")
     if size is None:
         raise ModelError(f"{path} does not record the size it was trained at; give it (--size WIDTHxHEIGHT)")
-    module, network = _build(family, tensors, stored, path, given.blur)
-    scores = _count_scores(module, path)
+    module: nn.Module
+    module, network, scores = _build(family, tensors, stored, path, given.blur)
     classes = given.classes
     if scores == 1:  # one score per pixel, of the foreground: sigmoid(score) > 0.5 is equivalent to score > 0
         module, scores = Binary(module), 2
@@ -118,8 +118,10 @@ class Binary(nn.Module):
         return torch.cat([torch.zeros_like(score), score], dim=1)
 
 
-def _build(family: Family, tensors: dict[str, Tensor], stored: Stored, path: Path, blur: bool) -> tuple[nn.Module, str]:
-    """Return the network in evaluation mode, and its name."""
+def _build(
+    family: Family, tensors: dict[str, Tensor], stored: Stored, path: Path, blur: bool
+) -> tuple[nn.Module, str, int]:
+    """Return the network in evaluation mode, its name, and its number of scores per pixel, counted on a black image."""
     weights = Weights(rename_legacy_keys(tensors) if family is Family.CLASSIC else tensors)
     network: DynamicUnet | ClassicUNet | SmpUnet
     try:
@@ -133,43 +135,26 @@ def _build(family: Family, tensors: dict[str, Tensor], stored: Stored, path: Pat
                 if model_class != "Unet":
                     raise ModelError(f"config.json names {model_class}, but rtseg builds only Unet; {export_hint()}")
                 network = SmpUnet(weights, interpolation=stored.config.get("decoder_interpolation", "nearest"))
+        if unused := weights.unused():
+            raise ModelError(
+                f"contains {len(unused)} weights that this network does not have ('{unused[0]}'); {export_hint()}"
+            )
+        network.eval().requires_grad_(False)
+        with torch.inference_mode():
+            scores: Tensor = network(torch.zeros(1, 3, 64, 96))
     except ModelError as error:
         raise ModelError(f"{path} looks like a {family.value}, but {error}") from error
     except _SHAPE_ERRORS as error:
-        raise _does_not_fit(path, error) from error
-    unused = weights.unused()
-    if unused:
         raise ModelError(
-            f"{path} looks like a {family.value}, but contains {len(unused)} weights that this network does not have "
-            f"('{unused[0]}'); {export_hint()}"
-        )
-    return network.eval().requires_grad_(False), network.name
-
-
-def _count_scores(module: nn.Module, path: Path) -> int:
-    """Run the network on a small black image and return the number of scores per pixel.
-
-    Raises:
-        ModelError: the weights do not fit together, or the scores have another size or are not finite.
-    """
-    try:
-        with torch.inference_mode():
-            scores: Tensor = module(torch.zeros(1, 3, 64, 96))
-    except _SHAPE_ERRORS as error:
-        raise _does_not_fit(path, error) from error
+            f"{path}: its weights do not fit together ({one_line(error)}); it is damaged or of another architecture"
+        ) from error
     if scores.shape[2:] != (64, 96):
         raise ModelError(
             f"{path}: an image of 96x64 gives scores of {scores.shape[3]}x{scores.shape[2]}: another architecture"
         )
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(f"{path}: a black image gives scores that are NaN or infinite; its weights are wrong")
-    return scores.shape[1]
-
-
-def _does_not_fit(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path}: its weights do not fit together ({one_line(error)}); it is damaged or of another architecture"
-    )
+    return network, network.name, scores.shape[1]
 
 
 def _by_255(values: Triple) -> Triple:

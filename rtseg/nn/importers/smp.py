@@ -13,27 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtseg.core.errors import ModelError
+from rtseg.nn.importers.fastai import ConvLayer
 from rtseg.nn.importers.resnet import ResNet
 from rtseg.nn.importers.weights import Weights
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 """Values of `decoder_interpolation`. The files of `save_pretrained` record it, plain state dicts do not."""
-
-
-class ConvReLU(nn.Module):
-    """3x3 convolution, normalization and ReLU."""
-
-    def __init__(self, weights: Weights) -> None:
-        super().__init__()
-        has_norm, has_batch_norm = weights.has("1"), "1.running_mean" in weights
-        self.conv = weights.conv("0", norm="1" if has_batch_norm else "", biased=not has_norm)
-        self.norm: nn.Module = nn.Identity()
-        if has_norm and not has_batch_norm:
-            self.norm = weights.norm("1")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `[N, in, h, w]` to `[N, out, h, w]`."""
-        return F.relu(self.norm(self.conv(x)))
 
 
 class ScSE(nn.Module):
@@ -57,8 +42,8 @@ class DecoderBlock(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.attention1 = ScSE(weights.below("attention1.attention")) if weights.has("attention1") else nn.Identity()
-        self.conv1 = ConvReLU(weights.below("conv1"))
-        self.conv2 = ConvReLU(weights.below("conv2"))
+        self.conv1 = ConvLayer(weights.below("conv1"))
+        self.conv2 = ConvLayer(weights.below("conv2"))
         self.attention2 = ScSE(weights.below("attention2.attention")) if weights.has("attention2") else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
