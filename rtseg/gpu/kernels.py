@@ -56,29 +56,22 @@ class Job(ctypes.Structure):
 
 
 class Kernels:
-    """The three kernels on one GPU. Their only argument is the device address of a `Job`."""
+    """The three kernels on one GPU, by name.
+
+    `scale` scales the frame and writes it as RGB into its rectangle of the network's input. `argmax` upsamples the network's scores
+    and writes the class map. `color` blends the colors of the class map over the frame.
+    """
 
     def __init__(self, cuda: Cuda, box: Letterbox) -> None:
         """Load the PTX. Raises BackendError if the driver refuses it."""
         self._cuda = cuda
         ptx = Path(__file__).with_name("kernels.ptx").read_bytes()
-        self._scale, self._argmax, self._color = cuda.load_kernels(ptx, "scale", "argmax", "color")
-        self._scale_grid = _grid(*box.inner[2:])
-        self._argmax_grid = _grid(*box.input_size)
-        self._color_grid = _grid(box.source_size[0] // 2, box.source_size[1] // 2)
+        width, height = box.source_size
+        self._threads = {"scale": box.inner[2:], "argmax": box.input_size, "color": (width // 2, height // 2)}
+        self._functions = dict(zip(self._threads, cuda.load_kernels(ptx, *self._threads), strict=True))
 
-    def scale(self, job: int, stream: Any) -> None:
-        """Enqueue the kernel that scales the frame and writes it as RGB into its rectangle of the network's input."""
-        self._cuda.launch(self._scale, self._scale_grid, _BLOCK, job, stream)
-
-    def argmax(self, job: int, stream: Any) -> None:
-        """Enqueue the kernel that upsamples the network's scores and writes the class map."""
-        self._cuda.launch(self._argmax, self._argmax_grid, _BLOCK, job, stream)
-
-    def color(self, job: int, stream: Any) -> None:
-        """Enqueue the kernel that blends the colors of the class map over the frame."""
-        self._cuda.launch(self._color, self._color_grid, _BLOCK, job, stream)
-
-
-def _grid(width: int, height: int) -> tuple[int, int]:
-    return -(-width // _BLOCK[0]), -(-height // _BLOCK[1])
+    def enqueue(self, name: str, job: int, stream: Any) -> None:
+        """Enqueue a kernel. Its only argument is `job`, the device address of a `Job`."""
+        width, height = self._threads[name]
+        blocks = -(-width // _BLOCK[0]), -(-height // _BLOCK[1])
+        self._cuda.launch(self._functions[name], blocks, _BLOCK, job, stream)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo
 from rtseg.core.live_report import LiveReport
+from rtseg.inference.segmenter import Segmenter
 from rtseg.live.camera import Camera, FrameCompletion
 from rtseg.live.controls import Controls, DisplaySettings
 from rtseg.live.load_shedding import LoadShedder
@@ -25,7 +26,7 @@ from rtseg.live.options import LiveOptions
 from rtseg.live.outputs import SharedSinks
 from rtseg.live.report import LiveReporter
 from rtseg.pipeline.frame_queue import CameraQueues
-from rtseg.pipeline.processor import FrameProcessor, Model
+from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 
 MAX_WAITING_FRAMES = 32
@@ -48,7 +49,7 @@ class LiveLoop:
     def __init__(
         self,
         cameras: Sequence[Camera],
-        models: Sequence[Model],
+        models: Sequence[Segmenter],
         make_overlay: Callable[[DisplaySettings], Overlay],
         reporter: LiveReporter,
         controls: Controls,

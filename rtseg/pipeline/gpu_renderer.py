@@ -66,7 +66,7 @@ class GpuRenderer:
             BackendError: CUDA or TensorRT failed.
         """
         with self._gpu_stream() as gpu_stream:
-            return self._render_on(frame, gpu_stream)
+            return gpu_stream.run(frame, self._memory)
 
     def render_with_input(self, frame: GpuFrame) -> tuple[RenderedFrame, npt.NDArray[np.uint8]]:
         """Return the result of `render`, and the network's input: uint8 `[input height, input width, 3]`, RGB.
@@ -75,7 +75,7 @@ class GpuRenderer:
             BackendError: CUDA or TensorRT failed.
         """
         with self._gpu_stream() as gpu_stream:
-            return self._render_on(frame, gpu_stream), gpu_stream.network_input()
+            return gpu_stream.run(frame, self._memory), gpu_stream.network_input()
 
     def raise_if_unusable(self) -> None:
         """Check the GPU after a failure: some errors of a kernel end all work of this process on it.
@@ -112,7 +112,3 @@ class GpuRenderer:
             yield gpu_stream
         finally:
             self._free.put(gpu_stream)
-
-    def _render_on(self, frame: GpuFrame, gpu_stream: GpuStream) -> RenderedFrame:
-        classes, planes = gpu_stream.run(frame.surface, self._memory)
-        return RenderedFrame(classes, frame.with_planes(planes))

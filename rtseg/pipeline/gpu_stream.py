@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg.core.buffer_pool import BufferPool
-from rtseg.core.frame import ClassMap, Color, Planes
+from rtseg.core.frame import Color, RenderedFrame
 from rtseg.core.letterbox import PADDING, Letterbox
 from rtseg.gpu.cuda import Cuda
-from rtseg.gpu.gpu_frame import GpuSurface
+from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.gpu.kernels import Job, Kernels
 from rtseg.inference.tensorrt import TensorRtBackend
 
@@ -64,12 +64,12 @@ class GpuStream:
         cuda.synchronize(self._stream, self._done)
         self._graph = engine.capture_graph(self._network, self._stream, self._enqueue)
 
-    def run(self, surface: GpuSurface, memory: BufferPool) -> tuple[ClassMap, Planes]:
-        """Return the class map of a frame, without letterbox bars, and its rendered planes, in memory of `memory`."""
+    def run(self, frame: GpuFrame, memory: BufferPool) -> RenderedFrame:
+        """Return the class map of a frame, without letterbox bars, and the rendered frame, in memory of `memory`."""
         height, width = self._frame_shape
         luma, chroma = height * width, (height // 2) * (width // 2)
         classes, rendered = memory.empty(*self._input_shape[:2]), memory.empty(luma + 2 * chroma)
-        self._job.set_surface(surface)
+        self._job.set_surface(frame.surface)
         try:
             self._cuda.wait_for_decoder(self._stream, self._decoded)
             if self._graph is not None:
@@ -85,7 +85,8 @@ class GpuStream:
             raise
         y, u, v = rendered[:luma], rendered[luma : luma + chroma], rendered[luma + chroma :]
         half = (height // 2, width // 2)
-        return self._box.remove_padding(classes), (y.reshape(self._frame_shape), u.reshape(half), v.reshape(half))
+        planes = y.reshape(self._frame_shape), u.reshape(half), v.reshape(half)
+        return RenderedFrame(self._box.remove_padding(classes), frame.with_planes(planes))
 
     def network_input(self) -> npt.NDArray[np.uint8]:
         """Download the network's input of the last frame: uint8 `[input height, input width, 3]`, RGB."""
@@ -97,8 +98,8 @@ class GpuStream:
     def _enqueue(self) -> None:
         """Enqueue the work of one frame except the downloads."""
         self._cuda.upload(self._device_job, self._host_job, self._stream)
-        self._kernels.scale(self._device_job, self._stream)
+        self._kernels.enqueue("scale", self._device_job, self._stream)
         self._network.enqueue(self._stream)
         if self._has_scores:
-            self._kernels.argmax(self._device_job, self._stream)
-        self._kernels.color(self._device_job, self._stream)
+            self._kernels.enqueue("argmax", self._device_job, self._stream)
+        self._kernels.enqueue("color", self._device_job, self._stream)

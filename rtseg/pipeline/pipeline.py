@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from typing import Protocol
 
 from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
 from rtseg.core.stats import Stats
@@ -29,20 +28,13 @@ Item = Frame | Passthrough
 Processed = ProcessedFrame | Passthrough
 
 
-class Observer(Protocol):
-    """Observer of all items of the source, in order; the fidelity report uses one."""
-
-    def observe(self, item: Item) -> None:
-        """Record one item, before any stage processes it."""
-
-
 def run(
     source: Source,
     processor: FrameProcessor,
     sinks: Sequence[Sink],
     stats: Stats,
     *,
-    observer: Observer | None = None,
+    observe: Callable[[Item], None] = lambda item: None,
     on_frame: Callable[[], None] = lambda: None,
     threads: bool = True,
 ) -> None:
@@ -56,7 +48,7 @@ def run(
         processor: processor of the frames.
         sinks: outputs for the rendered frames; the caller closes or aborts them.
         stats: updated during the run.
-        observer: receives the items of the source.
+        observe: called with each item of the source, in order, before any stage processes it.
         on_frame: called after each frame has left the last sink, for progress.
         threads: False runs everything in the caller's thread.
 
@@ -70,7 +62,7 @@ def run(
         stats.frames.begin()
         return processor.process(frame, source.info, stats.hud_lines() if processor.overlay.hud else ())
 
-    items = _decode(source, stats, observer)
+    items = _decode(source, stats, observe)
     capacity = queue_capacity(source.info.width, source.info.height)
     results = _concurrently(items, process, stats.workers, capacity) if threads else _in_sequence(items, process)
     try:
@@ -85,7 +77,7 @@ def queue_capacity(width: int, height: int) -> int:
     return max(QUEUE_FRAMES[0], min(QUEUE_FRAMES[-1], QUEUE_BYTES // max(1, width * height * 3 // 2)))
 
 
-def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator[Item]:
+def _decode(source: Source, stats: Stats, observe: Callable[[Item], None]) -> Iterator[Item]:
     items = iter(source)
     while True:
         begin = time.perf_counter()
@@ -98,8 +90,7 @@ def _decode(source: Source, stats: Stats, observer: Observer | None) -> Iterator
             return
         if isinstance(item, Frame):
             stats.frames.add()
-        if observer:
-            observer.observe(item)
+        observe(item)
         yield item
 
 

@@ -4,28 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from rtseg.core.frame import ClassMap, Frame, ProcessedFrame, RenderedFrame, StreamInfo
-from rtseg.inference.temporal_smoothing import TemporalSmoothing
+from rtseg.inference.segmenter import Segmenter
 from rtseg.render.overlay import Overlay
-
-
-class Model(Protocol):
-    """A loaded model, such as `rtseg.inference.segmenter.Segmenter`."""
-
-    @property
-    def streams(self) -> int:
-        """Number of threads that should call `segment` at the same time."""
-
-    def segment(self, frame: Frame, pixel_aspect: float, smoothing: TemporalSmoothing | None) -> ClassMap:
-        """Return the class map of a frame at the network's resolution."""
-
-    def prepare(self, width: int, height: int, pixel_aspect: float) -> None:
-        """Prepare the model for frames of a size."""
-
-    def new_smoothing(self) -> TemporalSmoothing | None:
-        """Return a new smoothing state for one stream; None without smoothing."""
 
 
 class FrameProcessor:
@@ -37,7 +19,7 @@ class FrameProcessor:
     path = "cpu"
     """`gpu` if the GPU rendered frames, else `cpu`."""
 
-    def __init__(self, model: Model, overlay: Overlay, *, camera: str = "", notes: Sequence[str] = ()) -> None:
+    def __init__(self, model: Segmenter, overlay: Overlay, *, camera: str = "", notes: Sequence[str] = ()) -> None:
         """Start a stream.
 
         Args:

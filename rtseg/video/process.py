@@ -98,7 +98,7 @@ def process(
                 advance()
                 telemetry.poll()
 
-            run(source, processor, sinks, stats, observer=recorder, on_frame=after_frame, threads=threads)
+            run(source, processor, sinks, stats, observe=recorder.observe, on_frame=after_frame, threads=threads)
         written = video.finish()
         stats.stop()  # after the encoder is flushed, which is part of the run
         fidelity = compare(recorder, written, corrupt=source.corrupt, source=source_name, options=input_options)

@@ -81,18 +81,18 @@ class KernelsOnCpu:
         launch(self._library, kernel, blocks, threads, address)
 
     def scale(self) -> Plane:
-        self._kernels.scale(ctypes.addressof(self.job), None)
+        self._kernels.enqueue("scale", ctypes.addressof(self.job), None)
         return self.image
 
     def argmax(self, scores: Scores, head_stride: int) -> Plane:
         self.job.scores = scores.ctypes.data
         self.job.set_scores(scores.shape, scores.dtype, head_stride)
-        self._kernels.argmax(ctypes.addressof(self.job), None)
+        self._kernels.enqueue("argmax", ctypes.addressof(self.job), None)
         return self.classes
 
     def color(self, classes: Plane) -> list[Plane]:
         self.classes[:] = classes
-        self._kernels.color(ctypes.addressof(self.job), None)
+        self._kernels.enqueue("color", ctypes.addressof(self.job), None)
         height, width = self._frame.planes[0].shape
         luma, half = height * width, (height // 2, width // 2)
         u, v = np.split(self.rendered[luma:], 2)
