@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+import cv2  # noqa: E402
 from building import build  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_models import random_images  # noqa: E402
@@ -104,25 +106,39 @@ class ForeignNetwork:
 
     def run(self, image: Any, output: str | None = None) -> Any:
         """Return an output of ONNX Runtime for an image, uint8 `[H, W, 3]`, without the batch axis."""
-        x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-        return onnxruntime.InferenceSession(self.path).run([output] if output else None, {"x": x})[0][0]
+        return run_network(self.path, image, output)
+
+    def show_random_colors(self, rng: np.random.Generator) -> None:
+        """Replace the frames by images without ties between interpolated scores."""
+        for file in self.frames.iterdir():
+            cv2.imwrite(str(file), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+def run_network(model: Path | bytes, image: Any, output: str | None = None) -> Any:
+    """Return an output of ONNX Runtime for an image, uint8 `[H, W, 3]`, without the batch axis."""
+    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
+    return onnxruntime.InferenceSession(model).run([output] if output else None, {"x": x})[0][0]
+
+
+def assert_class_map(built: BuildResult, expected: Callable[[Any], Any]) -> None:
+    """Assert that the class map of an image is the one that `expected` returns for the image."""
+    image = random_images(1, HEIGHT, WIDTH)[0]
+    np.testing.assert_array_equal(class_map(built, image), expected(image))
 
 
 def assert_argmax(built: BuildResult) -> None:
     """Assert that the class map of a network of three channels is the index of the largest of red, green and blue."""
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    assert_class_map(built, lambda image: image.argmax(axis=2))
 
 
 def assert_foreground(built: BuildResult) -> None:
     """Assert that the class map of a network of one channel is 1 where red is above one half, else 0."""
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
+    assert_class_map(built, lambda image: image[..., 0] > 127)
 
 
 def build_network(path: Path, frames: Path, out: Path, lines: list[str] | None = None, **arguments: Any) -> BuildResult:
     """Build a network. Arguments that are not those of `build` go to `Preprocessing`."""
-    build_options = ("batch", "precision", "target", "size", "calibrate")
+    build_options = ("batch", "precision", "target", "size", "calibrate", "force")
     options = {key: arguments.pop(key) for key in build_options if key in arguments}
     return build(
         path,

@@ -10,7 +10,6 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import cv2  # noqa: E402
 from foreign_networks import (  # noqa: E402
     ARGMAX,
     FLAT,
@@ -78,8 +77,7 @@ NOT_CUT: dict[str, tuple[dict[str, Any], list[int]]] = {
 @pytest.mark.parametrize("case", [*CUT, *NOT_CUT])
 def test_output_is_cut_where_the_class_map_stays_the_same(case: str, theirs: ForeignNetwork) -> None:
     graph, shape = {**CUT, **NOT_CUT}[case]
-    for file in theirs.frames.iterdir():  # without ties between interpolated scores
-        cv2.imwrite(str(file), np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    theirs.show_random_colors(np.random.default_rng(1))
     theirs.write(channels=3, **graph)
     built = theirs.build(precision="fp32")
     assert built.sidecar.verification["agreement"]["pixels"] > 0.999

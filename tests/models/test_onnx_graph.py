@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,8 @@ from foreign_networks import (  # noqa: E402
     Node,
     assert_argmax,
     assert_foreground,
-    build_network,
     class_map,
-    network,
+    run_network,
     single_output,
 )
 from onnx import TensorProto, helper  # noqa: E402
@@ -52,7 +50,6 @@ def test_refuses_network_with_random_output(case: str, theirs: ForeignNetwork) -
         ModelError, r"theirs\.onnx outputs a different class map each time .* training mode, or noise"
     )
     assert "--precision" not in refused
-    assert not list((theirs.out).iterdir())
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
@@ -93,26 +90,23 @@ def test_builds_file_of_onnxruntime_fp16_converter(precision: str, theirs: Forei
     assert_argmax(theirs.build(precision=precision))
 
 
-def test_sorts_nodes_of_unsorted_graph(tmp_path: Path) -> None:
+def test_sorts_nodes_of_unsorted_graph(theirs: ForeignNetwork) -> None:
     def branch(name: str, *nodes: Any) -> Any:
         return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, FLOAT, WIDE)])
 
-    path = network(
-        tmp_path / "theirs.onnx", channels=3, **single_output(("Identity", "s", "y"), shape=WIDE, yes=np.array(True))
-    )
-    model = onnx.load(path)
+    theirs.write(channels=3, **single_output(("Identity", "s", "y"), shape=WIDE, yes=np.array(True)))
+    model = onnx.load(theirs.path)
     kept = branch("kept", helper.make_node("Neg", ["t"], ["kept"]), helper.make_node("Neg", ["s"], ["t"]))
     negated = branch("negated", helper.make_node("Neg", ["s"], ["negated"]))
     model.graph.node[-1].CopyFrom(helper.make_node("If", ["yes"], ["y"], then_branch=kept, else_branch=negated))
     nodes = list(reversed([onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    onnx.save(model, path)
-    read = read_onnx(path)
+    onnx.save(model, theirs.path)
+    read = read_onnx(theirs.path)
     onnx.checker.check_model(read, full_check=True)
     image = random_images(1, HEIGHT, WIDTH)[0]
-    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-    scores = onnxruntime.InferenceSession(read.SerializeToString()).run(None, {"x": x})[0][0]
+    scores = run_network(read.SerializeToString(), image)
     np.testing.assert_array_equal(scores.argmax(axis=0), image.argmax(axis=2))
 
 
@@ -138,15 +132,13 @@ def test_keeps_upsampling_mode_of_old_operator_sets(opset: int, theirs: ForeignN
         extra = {"roi": empty, "none": empty, "sizes": np.array([1, 3, HEIGHT, WIDTH])}
     graph = single_output(pool, *up, shape=[1, 3, HEIGHT, WIDTH], **extra)
     theirs.write(channels=3, opset=opset, **graph)
-    session = onnxruntime.InferenceSession(theirs.path)
     # Random colors: with those of `random_images` two scores are equal halfway between patches.
     rng = np.random.default_rng(1)
     for file in theirs.frames.iterdir():
         cv2.imwrite(str(file), rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1))
     built = theirs.build(precision="fp32")
     image = rng.integers(0, 256, (12, 16, 3), np.uint8).repeat(4, axis=0).repeat(4, axis=1)
-    scores = session.run(None, {"x": (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)})[0]
-    assert (class_map(built, image) == scores[0].argmax(axis=0)).mean() > 0.995
+    assert (class_map(built, image) == theirs.run(image).argmax(axis=0)).mean() > 0.995
 
 
 # Quantized networks.
@@ -206,14 +198,9 @@ def test_builds_quantized_network_only_as_fp32(theirs: ForeignNetwork) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_refuses_fp16_and_int8_for_16_bit_activations(precision: str, frames: Path, tmp_path: Path) -> None:
+def test_refuses_fp16_and_int8_for_16_bit_activations(precision: str, theirs: ForeignNetwork) -> None:
     wide = {**THREE_QUANTIZED, "step": np.float32(1 / 65535), "zero": np.uint16(0)}
-    path = network(tmp_path / "theirs.onnx", opset=21, **wide)
-    calibrate = {"calibrate": frames} if precision == "int8" else {}
-    with pytest.raises(
-        OptionError, match=r"100% of its multiplications are of numbers that are not INT8.*--precision fp32"
-    ):
-        build_network(path, frames, tmp_path / "built", precision=precision, **calibrate)
-    built = build_network(path, frames, tmp_path / "built", precision="fp32")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
+    theirs.write(opset=21, **wide)
+    message = r"100% of its multiplications are of numbers that are not INT8.*--precision fp32"
+    theirs.refused(OptionError, message, precision=precision, calibrate=theirs.frames if precision == "int8" else None)
+    assert_argmax(theirs.build(precision="fp32"))

@@ -20,6 +20,7 @@ from foreign_networks import (  # noqa: E402
     ForeignNetwork,
     Node,
     assert_argmax,
+    assert_class_map,
     class_map,
     two_outputs,
 )
@@ -55,8 +56,7 @@ def test_selects_main_output_and_reports_it(graph: dict[str, Any], theirs: Forei
 def test_reports_output_selected_by_user(theirs: ForeignNetwork) -> None:
     theirs.write(channels=3, **two_outputs("aux", "out"))
     built = theirs.build(output="aux")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image.argmin(axis=2))
+    assert_class_map(built, lambda image: image.argmin(axis=2))
     (note,) = [note for note in built.notes if "is used" in note]
     assert note == "of the outputs aux, out 'aux' is used (--onnx-output)"
     assert "output 'aux'" in built.sidecar.verification["agreement"]["original"]
@@ -70,9 +70,7 @@ def test_ignores_larger_auxiliary_output(auxiliary: str, theirs: ForeignNetwork)
     theirs.write(nodes, {auxiliary: (FLOAT, full), "out": (FLOAT, small)}, channels=3)
     built = theirs.build(classes=("red", "green", "blue"))
     image = random_images(1, HEIGHT, WIDTH)[0]
-    x = (image / np.float32(255)).transpose(2, 0, 1)[None].astype(np.float32)
-    scores = onnxruntime.InferenceSession(theirs.path).run(["out"], {"x": x})[0][0]
-    expected = np.stack([cv2.resize(plane, (WIDTH, HEIGHT)) for plane in scores]).argmax(axis=0)
+    expected = np.stack([cv2.resize(p, (WIDTH, HEIGHT)) for p in theirs.run(image, "out")]).argmax(axis=0)
     assert (class_map(built, image) == expected).mean() > 0.99
     assert any("'out' is used, the one that is not called auxiliary" in note for note in built.notes)
 
@@ -106,7 +104,6 @@ INSTANCES: dict[str, dict[str, Any]] = {
 def test_refuses_instance_segmentation(case: str, theirs: ForeignNetwork) -> None:
     theirs.write(**INSTANCES[case])
     theirs.refused(OptionError, r"'objects' \[.*'masks' \[.* look like an instance segmentation")
-    assert not (theirs.out).exists()
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,18 +21,16 @@ from foreign_networks import (  # noqa: E402
     ONE,
     SIGMOID,
     UINT8,
+    UNIT_CONV,
     WIDTH,
     ForeignNetwork,
     Node,
     assert_argmax,
+    assert_class_map,
     assert_foreground,
-    build_network,
-    class_map,
-    network,
     single_output,
 )
 from onnx import TensorProto  # noqa: E402
-from onnx_models import random_images  # noqa: E402
 
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 
@@ -102,9 +99,10 @@ def test_detects_kind_of_single_channel_output(kind: str, theirs: ForeignNetwork
     assert any("theirs.onnx, run as it is by ONNX Runtime" in line for line in lines)
 
 
-def test_reads_tanh_output_as_logits(frames: Path, tmp_path: Path) -> None:
+def test_reads_tanh_output_as_logits(theirs: ForeignNetwork) -> None:
     lines: list[str] = []
-    build_network(network(tmp_path / "theirs.onnx", **SINGLE_CHANNEL["tanh"]), frames, tmp_path / "built", lines)
+    theirs.write(**SINGLE_CHANNEL["tanh"])
+    theirs.build(lines=lines)
     assert "output 'y': logits, foreground above 0, on 100" in next(line for line in lines if "compared:" in line)
 
 
@@ -117,9 +115,7 @@ def test_builds_network_with_float_input_of_0_to_255(theirs: ForeignNetwork) -> 
 
 def test_reads_complement_of_sigmoid_as_probability(theirs: ForeignNetwork) -> None:
     theirs.write(**single_output(SIGMOID, ("Sub", "one g", "y"), one=ONE))
-    built = theirs.build()
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] < 127)
+    assert_class_map(theirs.build(), lambda image: image[..., 0] < 127)
 
 
 THREE_CHANNELS: dict[str, dict[str, Any]] = {
@@ -200,29 +196,21 @@ def test_refuses_ambiguous_output_and_names_option(kind: str, theirs: ForeignNet
     graph, channels, message = AMBIGUOUS[kind]
     theirs.write(channels=channels, **graph)
     theirs.refused(OptionError, message)
-    assert not (theirs.out).exists()
 
 
-def test_output_kind_resolves_ambiguous_output(frames: Path, tmp_path: Path) -> None:
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    relu = network(tmp_path / "relu.onnx", **single_output(("Relu", "s", "y")))
-    built = build_network(relu, frames, tmp_path / "a", output_kind="logits")
-    np.testing.assert_array_equal(class_map(built, image), image[..., 0] > 127)
-    sigmoids = network(tmp_path / "sigmoids.onnx", channels=3, **independent_sigmoids())
-    built = build_network(sigmoids, frames, tmp_path / "b", output_kind="probabilities")
-    np.testing.assert_array_equal(class_map(built, image), image.argmax(axis=2))
-    built = build_network(sigmoids, frames, tmp_path / "c", output_kind="multilabel")
-    expected = np.where(image.max(axis=2) > 127, image.argmax(axis=2) + 1, 0)
-    np.testing.assert_array_equal(class_map(built, image), expected)
+def test_output_kind_resolves_ambiguous_output(theirs: ForeignNetwork) -> None:
+    theirs.write(**single_output(("Relu", "s", "y")))
+    assert_foreground(theirs.build(output_kind="logits"))
+    theirs.write(channels=3, **independent_sigmoids())
+    assert_argmax(theirs.build(output_kind="probabilities"))
+    built = theirs.build(output_kind="multilabel")
+    assert_class_map(built, lambda image: np.where(image.max(axis=2) > 127, image.argmax(axis=2) + 1, 0))
     assert len(built.sidecar.description.classes) == 4
     assert "--output-kind multilabel" in built.sidecar.command
 
 
 def test_refuses_values_that_contradict_detected_kind(theirs: ForeignNetwork) -> None:
     # The graph does not show that the output of this convolution is 0 to 1.
-    theirs.write(
-        **single_output(("Sigmoid", "s", "g"), ("Conv", "g unit", "y"), unit=np.ones((1, 1, 1, 1), np.float32))
-    )
+    theirs.write(**single_output(SIGMOID, ("Conv", "g unit", "y"), unit=UNIT_CONV))
     theirs.refused(ModelError, r"'y' was read as logits, but its values are .* --output-kind logits or prob")
-    assert not list((theirs.out).iterdir())
     assert_foreground(theirs.build(output_kind="probabilities"))

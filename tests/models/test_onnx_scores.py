@@ -11,8 +11,17 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 import cv2  # noqa: E402
-from foreign_networks import HEIGHT, SIGMOID, SOFTMAX, WIDE, WIDTH, ForeignNetwork, class_map, single_output  # noqa: E402
-from onnx_models import random_images  # noqa: E402
+from foreign_networks import (  # noqa: E402
+    HEIGHT,
+    SIGMOID,
+    SOFTMAX,
+    WIDE,
+    WIDTH,
+    ForeignNetwork,
+    assert_class_map,
+    class_map,
+    single_output,
+)
 
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 
@@ -35,17 +44,14 @@ def test_refuses_softmax_with_missing_class_unless_kind_is_given(theirs: Foreign
         classes=("green", "blue"),
     )
     built = theirs.build(classes=("green", "blue"), output_kind="probabilities")
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+    assert_class_map(built, lambda image: image[..., 1:].argmax(axis=2))
 
 
 def test_accepts_missing_class_that_never_has_highest_score(theirs: ForeignNetwork) -> None:
     low = np.array([-100, 0, 0], np.float32).reshape(1, 3, 1, 1)
     nodes = [("Add", "s low", "l"), ("Softmax", "l", "m", {"axis": 1}), ("Slice", "m from to axis", "y")]
     theirs.write(channels=3, **single_output(*nodes, low=low, **LAST_CHANNELS, shape=[1, 2, HEIGHT, WIDTH]))
-    built = theirs.build(classes=("green", "blue"))
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    np.testing.assert_array_equal(class_map(built, image), image[..., 1:].argmax(axis=2))
+    assert_class_map(theirs.build(classes=("green", "blue")), lambda image: image[..., 1:].argmax(axis=2))
 
 
 WEIGHTS = np.array([0.2, 1, 3], np.float32).reshape(1, 3, 1, 1)
@@ -61,10 +67,7 @@ WEIGHTED: dict[str, tuple[dict[str, Any], str | None, int]] = {
 def test_takes_highest_of_scores_without_constant_sum(case: str, theirs: ForeignNetwork) -> None:
     graph, kind, opset = WEIGHTED[case]
     theirs.write(channels=3, opset=opset, **graph)
-    built = theirs.build(output_kind=kind)
-    image = random_images(1, HEIGHT, WIDTH)[0]
-    expected = theirs.run(image).argmax(axis=0)
-    np.testing.assert_array_equal(class_map(built, image), expected)
+    assert_class_map(theirs.build(output_kind=kind), lambda image: theirs.run(image).argmax(axis=0))
 
 
 def test_refuses_weighted_sigmoids_and_suggests_probabilities(theirs: ForeignNetwork) -> None:
@@ -76,15 +79,8 @@ def test_refuses_weighted_sigmoids_and_suggests_probabilities(theirs: ForeignNet
 def test_detects_missing_class_after_scaling_or_mean(case: str, theirs: ForeignNetwork) -> None:
     two = ("Softmax", "s", "m2", {"axis": 1})
     step = ("Mul", "m k", "h") if case == "times 100" else ("Mean", "m m2", "h")
-    graph = single_output(
-        SOFTMAX,
-        two,
-        step,
-        ("Slice", "h from to axis", "y"),
-        **LAST_CHANNELS,
-        k=np.float32(100),
-        shape=[1, 2, HEIGHT, WIDTH],
-    )
+    cut = ("Slice", "h from to axis", "y")
+    graph = single_output(SOFTMAX, two, step, cut, **LAST_CHANNELS, k=np.float32(100), shape=[1, 2, HEIGHT, WIDTH])
     theirs.write(channels=3, **graph)
     theirs.refused(ModelError, r"add up to less than one half on .* a class were missing", classes=("green", "blue"))
 
@@ -110,8 +106,7 @@ def test_keeps_final_activation_that_changes_class(case: str, theirs: ForeignNet
     graph, kind, precision = FINAL_ACTIVATION[case]
     theirs.write(channels=3, **graph)
     rng = np.random.default_rng(1)
-    for file in theirs.frames.iterdir():
-        cv2.imwrite(str(file), rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    theirs.show_random_colors(rng)
     built = theirs.build(output_kind=kind, precision=precision)
     image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     scores = theirs.run(image)
