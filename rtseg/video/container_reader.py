@@ -138,6 +138,9 @@ class ContainerPackets:
     others: dict[int, StreamPackets]
     """The other streams by index."""
 
+    format: str
+    """FFmpeg's name of the container format; empty: unknown."""
+
     arbitrary_clock: bool
     """True if the clock of the format may start anywhere and jump."""
 
@@ -199,7 +202,8 @@ def read_container(container: InputContainer, video: int) -> ContainerPackets:
         _unwrap_streams(streams, streams[video])
     video_packets = streams.pop(video)
     timed = not container.format.flags & NO_TIME_STAMPS
-    return ContainerPackets(video_packets, streams, arbitrary_clock(container), timed, time_code_of(container.metadata))
+    time_code = time_code_of(container.metadata)
+    return ContainerPackets(video_packets, streams, container.format.name, arbitrary_clock(container), timed, time_code)
 
 
 def optional_times(times: Sequence[int]) -> list[int | None]:

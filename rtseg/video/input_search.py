@@ -116,10 +116,10 @@ def find_files(
         elif kind is None or len(patterns) == 1 or not skipped_named.skip(Path(pattern), named=True):
             found.append(pattern)  # for a missing file, opening it raises the error
     videos = {Path(path).with_suffix("") for path in found if Path(path).suffix.lower() in file_filter.suffixes}
-    sidecars = [path for path in found if _is_sidecar(path) and Path(path).with_suffix("") in videos]
-    if sidecars:
-        log(f"left out {_count(len(sidecars), 'sidecar file')} ({_names([Path(path) for path in sidecars])})")
-        found = [path for path in found if path not in sidecars]
+    side_files = [Path(path) for path in found if Path(path).suffix.lower() in _SIDECAR_SUFFIXES]
+    if sidecars := [path for path in side_files if path.with_suffix("") in videos]:
+        log(f"left out {_count(len(sidecars), 'sidecar file')} ({_names(sidecars)})")
+        found = [path for path in found if Path(path) not in sidecars]
     if skipped_text := ", ".join(skipped_named.describe()):
         if not found:
             raise SourceError(
@@ -145,10 +145,6 @@ def _expand_glob(pattern: str, results: Sequence[str]) -> list[str]:
         )
 
     return [match for match in sorted(glob.glob(pattern, recursive=True)) if is_input(match)]
-
-
-def _is_sidecar(path: str) -> bool:
-    return Path(path).suffix.lower() in _SIDECAR_SUFFIXES
 
 
 def _is_system_file(name: str) -> bool:

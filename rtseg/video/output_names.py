@@ -57,7 +57,9 @@ def name_tasks(
     """
     found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], log=log)
     group = len(inputs) > 1 or any(map(_is_group, inputs))
-    several = len(found) > 1 or (group and not (output and _is_file_name(output)))
+    # One file: it has the suffix of a video, or is standard output.
+    is_file = output == "-" or (output and not _is_folder(output) and Path(output).suffix.lower() in VIDEO_SUFFIXES)
+    several = len(found) > 1 or (group and not is_file)
     outputs = name_outputs(found, output, into_folder=several, log=log)
     if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
         return [Task(source, target, masks, target != output) for source, target in zip(found, outputs, strict=True)]
@@ -110,7 +112,7 @@ def name_outputs(
     """
     if output is None:
         names = _names_next_to_inputs(inputs, log)
-    elif len(inputs) == 1 and not into_folder and path_kind(output) != "folder" and not output.endswith(("/", os.sep)):
+    elif len(inputs) == 1 and not into_folder and not _is_folder(output):
         names = [output]
     else:
         names = _names_in_folder(inputs, output)
@@ -126,7 +128,7 @@ def name_outputs(
 def _names_in_folder(inputs: Sequence[str], folder: str) -> list[str]:
     if folder == "-":
         raise SinkError(f"{len(inputs)} inputs can't be written to standard output; name a folder with -o")
-    if len(inputs) > 1 and path_kind(folder) != "folder" and not folder.endswith(("/", os.sep)) and Path(folder).suffix:
+    if len(inputs) > 1 and not _is_folder(folder) and Path(folder).suffix:
         raise SinkError(
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
@@ -140,10 +142,9 @@ def _is_group(pattern: str) -> bool:
     )
 
 
-def _is_file_name(output: str) -> bool:
-    """Return whether an output is one file: it has the suffix of a video, or is standard output."""
-    is_folder = path_kind(output) == "folder" or output.endswith(("/", os.sep))
-    return output == "-" or (not is_folder and Path(output).suffix.lower() in VIDEO_SUFFIXES)
+def _is_folder(output: str) -> bool:
+    """Return whether an output is a folder, or is written as one."""
+    return path_kind(output) == "folder" or output.endswith(("/", os.sep))
 
 
 def unused_name(path: Path, is_result: Callable[[Path], bool] = lambda _: False) -> Path:

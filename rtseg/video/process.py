@@ -13,7 +13,6 @@ from rtseg.core.progress import Progress, track
 from rtseg.core.stats import Stats
 from rtseg.core.video_report import VideoReport
 from rtseg.gpu.telemetry import TelemetryMonitor
-from rtseg.inference.run_identity import run_identity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import InputOptions, OutputOptions
 from rtseg.io.outputs import Sink
@@ -115,7 +114,7 @@ def process(
         source.close()
     input_size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
     return VideoReport(
-        identity=run_identity("video", source_name, output, segmenter, input_size),
+        identity=segmenter.run_identity("video", source_name, output, input_size),
         temporal_smoothing=processor.smoothing.report() if processor.smoothing else None,
         path=processor.path,
         decoder=info.codec,

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
 
 from rtseg.core.errors import SinkError
 from rtseg.core.fidelity_report import FidelityReport
-from rtseg.core.frame import Frame, Passthrough, StreamInfo
+from rtseg.core.frame import Color, Frame, Passthrough, StreamInfo
+from rtseg.io.inputs.frame_converter import UPRIGHT, orientation_of
 from rtseg.io.inputs.safe_open import STDIN, open_input
 from rtseg.io.inputs.timestamps import Span
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
 from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, empty_packets, read_container
-from rtseg.video.verify_frames import ComparedInput, ComparedOutput, FrameComparison
-from rtseg.video.verify_playback import compare_color_tags, frame_problems, selection_problems
+from rtseg.video.verify_frames import ComparedInput, FrameComparison
 from rtseg.video.verify_streams import StreamComparison
+
+_UNSPECIFIED = 2  # value of H.273
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
 class Recorder:
@@ -99,11 +103,11 @@ def _compare(
 ) -> FidelityReport:
     """Compare an open output with its input."""
     video = container.streams.video[0]
-    after = ComparedOutput(read_container(container, video.index), written, container.format.name)
+    after = read_container(container, video.index)
     frames = FrameComparison(before, after)
-    streams = StreamComparison(before, after, frames.match)
+    streams = StreamComparison(before, after, written, frames.match)
     stream_reports = tuple(streams.reports())
-    color_tags = compare_color_tags(recorder.info.color, video.codec_context)
+    color_tags = _compare_color_tags(recorder.info.color, video.codec_context)
     return FidelityReport(
         frames_in=frames.frames_in,
         frames_out=frames.frames_out,
@@ -115,8 +119,8 @@ def _compare(
         problems=(
             *frames.problems,
             *streams.problems,
-            *frame_problems(video.codec_context, written, color_tags),
-            *selection_problems(before.packets, after.packets, written, video.index),
+            *_frame_problems(video.codec_context, written, color_tags),
+            *_selection_problems(before.packets, after, written, video.index),
         ),
         moved_ms=float(frames.moved_seconds) * 1000,
         reference=frames.reference,
@@ -130,7 +134,7 @@ def _read_input(recorder: Recorder, corrupt: int, source: str, options: InputOpt
     """Read the input again, or return the recorder's data, which has only the processed range, if this is not possible."""
     index, streams = recorder.video_index, recorder.streams
     if index is None or source == STDIN or not Path(source).exists():
-        packets = ContainerPackets(recorder.video, streams, False)
+        packets = ContainerPackets(recorder.video, streams, "", False)
         return ComparedInput(packets, index, streams, corrupt, None, (), Span(Fraction(0), None))
     with open_input(source, allow_protocols=options.allow_protocols) as container:
         packets = read_container(container, index)
@@ -140,3 +144,65 @@ def _read_input(recorder: Recorder, corrupt: int, source: str, options: InputOpt
     )
     span = Span(start or Fraction(0), duration)
     return ComparedInput(packets, index, streams, corrupt, source, options.allow_protocols, span)
+
+
+def _compare_color_tags(color: Color, context: Any) -> str:
+    """Return `kept`, `not held by the format` or `changed`, by the input's color and the output's codec context."""
+    tags = [
+        (color.space_tag, context.colorspace, _UNSPECIFIED),
+        (color.primaries_tag, context.color_primaries, _UNSPECIFIED),
+        (color.transfer_tag, context.color_trc, _UNSPECIFIED),
+        (color.full_range, context.color_range == _FULL_RANGE, False),
+    ]
+    changed = [(tag_out, unset) for tag_in, tag_out, unset in tags if tag_in not in (unset, tag_out)]
+    if not changed:
+        return "kept"
+    return "not held by the format" if all(tag_out == unset for tag_out, unset in changed) else "changed"
+
+
+def _frame_problems(context: Any, written: WrittenFile, color_tags: str) -> list[str]:
+    """Return the problems with color tags, orientation and frame size, by the output's codec context and first frame."""
+    problems = []
+    if color_tags == "changed":
+        problems.append("the color tags differ from the input's")
+    with av.open(f"file:{written.path}") as container:
+        frame = next(container.decode(video=0), None)
+        if frame is None or orientation_of(frame) != UPRIGHT:
+            problems.append("players would rotate the video: the output has a display matrix")
+    if (context.width, context.height) != written.size:
+        width, height = written.size
+        problems.append(f"the frame size is {context.width}x{context.height}, not {width}x{height}")
+    return problems
+
+
+def _selection_problems(
+    before: ContainerPackets, after: ContainerPackets, written: WrittenFile, video: int
+) -> list[str]:
+    """Return the problems with the order of the streams, and with the video and audio streams that players select.
+
+    `video` is the index of the segmented video stream in the output.
+    """
+    problems = []
+    selected = _selected_stream("video", {video: after.video, **after.others})
+    if selected != video:
+        problems.append(f"players would show video stream {selected} instead of the segmented one")
+    indices = written.copied | written.reencoded
+    # Time codes and cover images are written after all other streams.
+    kinds = {index: packets.kind for index, packets in sorted(before.others.items()) if index in indices}
+    order = [indices[index] for index, kind in kinds.items() if kind not in ("data", "cover")]
+    input_indices = {out: index for index, out in indices.items()}
+    if order != sorted(order):
+        problems.append("the streams are not in the input's order")
+    audio_in = _selected_stream(
+        "audio", {index: packets for index, packets in before.others.items() if index in indices}
+    )
+    audio_out = _selected_stream("audio", after.others)
+    if audio_in is not None and input_indices.get(-1 if audio_out is None else audio_out) != audio_in:
+        problems.append(f"players would not play audio stream {audio_in}, which they play in the input")
+    return problems
+
+
+def _selected_stream(kind: str, streams: dict[int, StreamPackets]) -> int | None:
+    """Return the stream of a kind that players select: the first default one, else the first."""
+    indices = sorted(index for index, packets in streams.items() if packets.kind == kind)
+    return next((index for index in indices if streams[index].default), indices[0] if indices else None)

@@ -55,13 +55,8 @@ def reencoded_audio_sync(
         # Where the clock jumps, a part belongs to one of the segments, which only the audio itself determines.
         shifts = [float(segment.shift * video.unit) for segment in video.segments]
         candidates = [_sync_points(index, begin, cells, shift, parts_out, video, whole) for shift in shifts]
-        best: list[SyncPoint] = min(candidates, key=_max_offset)
-        points += best
+        points += min(candidates, key=lambda points: max((abs(point.out_ms) for point in points), default=0.0))
     return None if any(isinf(point.out_ms) for point in points) else points
-
-
-def _max_offset(points: list[SyncPoint]) -> float:
-    return max((abs(point.out_ms) for point in points), default=0.0)
 
 
 def _sync_points(

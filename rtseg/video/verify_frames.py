@@ -12,7 +12,6 @@ import numpy as np
 from rtseg.core.fidelity_report import Repair
 from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import Span
-from rtseg.io.outputs.file_sink import WrittenFile
 from rtseg.video.container_reader import NO_TIME, ContainerPackets
 from rtseg.video.frame_times import decoded_times
 from rtseg.video.timestamp_match import Match, match_times
@@ -62,25 +61,15 @@ class ComparedInput:
         return any(not 0 < later - earlier <= limit for earlier, later in pairwise(known))
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedOutput:
-    """Output of a run."""
-
-    packets: ContainerPackets
-    written: WrittenFile
-    format: str
-    """FFmpeg's name of the container format."""
-
-
 class FrameComparison:
     """Comparison of the frames of an output with those of its input.
 
     `match` is None if only the number of frames was compared.
     """
 
-    def __init__(self, before: ComparedInput, after: ComparedOutput) -> None:
-        self._before, self._after = before, after
-        self._input, self._output, self._span = before.packets, after.packets, before.span
+    def __init__(self, before: ComparedInput, output: ContainerPackets) -> None:
+        self._before, self._output = before, output
+        self._input, self._span = before.packets, before.span
         self.reference = "once" if before.path is None else "demuxed"
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
@@ -94,7 +83,7 @@ class FrameComparison:
         times_out = sorted(number if time is None else time for number, time in enumerate(visible))
         self.match, self.frames_in = self._match_frames(times_out)
         self.frames_out = len(times_out)
-        if after.written.timed and self.match is not None and self.match.segments and not self.problems:
+        if output.timed and self.match is not None and self.match.segments and not self.problems:
             self.moved_seconds = self._check_timestamps(self.match)
             self.timestamp_error_ms = float(self.match.max_error * self.match.unit) * 1000
             self.duration_difference_ms = self._duration_difference_ms(self.match)
@@ -105,7 +94,7 @@ class FrameComparison:
         if self._before.path is None:
             times = list(self._input.video.pts)
         elif not self._input.timed and not self._span.whole:
-            self._add_not_compared("the input has no timestamps")
+            self.not_compared.append("timestamps of this part not compared, because the input has no timestamps")
             return None, len(times_out)
         else:
             demuxed = self._input.presentation_times()
@@ -124,17 +113,13 @@ class FrameComparison:
                 damaged=self._before.corrupt > 0,
             )
             if demuxed is None and not self._span.whole and self._before.has_jumps(decoded):
-                self._add_not_compared("the input's clock jumps")
+                self.not_compared.append("timestamps of this part not compared, because the input's clock jumps")
                 return None, len(times_out)
             times = self._in_span(decoded)
         match = self._match(times, times_out)
         if match.lost or match.extra:
             self.problems.append(f"{len(times)} frames in the input, {len(times_out)} in the output")
         return match, len(times)
-
-    def _add_not_compared(self, reason: str) -> None:
-        """Report that there is no independent reference for the timestamps of a part of the input."""
-        self.not_compared.append(f"timestamps of this part not compared, because {reason}")
 
     def _in_span(self, times: Sequence[int | None]) -> list[int | None]:
         if self._span.whole:
@@ -148,7 +133,7 @@ class FrameComparison:
         return [time for time, position in zip(times, interpolated, strict=True) if span.contains(position, tick)]
 
     def _match(self, times_in: list[int | None], times_out: list[int]) -> Match:
-        if not self._after.written.timed:
+        if not self._output.timed:
             times_in = [None] * len(times_in)  # The output has no timestamps: compare the number of frames only.
         tick_in, tick_out = self._input.video.time_base, self._output.video.time_base
         return match_times(times_in, times_out, tick_in, tick_out, tolerance=tick_out, gap=self._before.gap)
@@ -162,7 +147,7 @@ class FrameComparison:
         if abs(shift) >= tick:
             if self._start_needs_shift(first.first_in * match.unit):
                 self.repairs.append(Repair(None, f"all streams moved by {float(shift):+.3f} s", 0, float(shift)))
-            elif self._after.format in _SHIFTING_FORMATS or set(self._input.video.pts) == {NO_TIME}:
+            elif self._output.format in _SHIFTING_FORMATS or set(self._input.video.pts) == {NO_TIME}:
                 moved = shift
             else:
                 self.problems.append(f"the timestamps of all frames are off by {float(shift) * 1000:+.1f} ms")

@@ -8,12 +8,13 @@ from itertools import count, takewhile
 
 from rtseg.core.fidelity_report import Repair, StreamReport, SyncPoint
 from rtseg.core.frame import TIME_CODE
-from rtseg.video.container_reader import NO_TIME, StreamPackets, optional_times
+from rtseg.io.outputs.file_sink import WrittenFile
+from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, optional_times
 from rtseg.video.frame_times import decoded_times, first_decoded
 from rtseg.video.packet_pairing import comparable_times, pair_packets, sort_by_distance
 from rtseg.video.timestamp_match import Match, Segment, match_times
 from rtseg.video.verify_audio import reencoded_audio_sync
-from rtseg.video.verify_frames import ComparedInput, ComparedOutput
+from rtseg.video.verify_frames import ComparedInput
 
 _SYNC_MS = 20.0
 """Maximum change of an offset to the video between input and output. Viewers notice audio that is 45 ms early (ITU-R BT.1359)."""
@@ -28,8 +29,10 @@ class StreamComparison:
     `video` is the match of the frames; None: unknown, and timestamps are not compared.
     """
 
-    def __init__(self, before: ComparedInput, after: ComparedOutput, video: Match | None) -> None:
-        self._before, self._input, self._output, self._written = before, before.packets, after.packets, after.written
+    def __init__(
+        self, before: ComparedInput, output: ContainerPackets, written: WrittenFile, video: Match | None
+    ) -> None:
+        self._before, self._input, self._output, self._written = before, before.packets, output, written
         self._video, self._segments = video, [] if video is None else video.segments
         self._unit = Fraction(1) if video is None else video.unit
         self._whole = before.span.whole
@@ -37,7 +40,7 @@ class StreamComparison:
         # Where the input's clock jumps, timestamps do not show whether a packet is before the range.
         self._jumps = before.has_jumps(optional_times(self._input.video.dts))
         # AVI rounds the times of all streams, in addition to their time bases.
-        self._rounding = self._output.video.time_base if after.format == "avi" else Fraction(0)
+        self._rounding = self._output.video.time_base if output.format == "avi" else Fraction(0)
         self.problems: list[str] = []
         self.repairs: list[Repair] = []
         self.sync: list[SyncPoint] = []
@@ -98,7 +101,7 @@ class StreamComparison:
             if problem := self._hidden_problem(before, after, preparing):
                 return problem
         times_out = [time for time in after.times() if time is not None]
-        if not numbers or not times_out or video is None or not self._segments or not self._written.timed:
+        if not numbers or not times_out or video is None or not self._segments or not self._output.timed:
             return ""
         if before.is_pcm:
             times_in: list[int | None] = [times[sort_by_distance(before, after, range(len(times)), video)[0]]]
@@ -212,7 +215,7 @@ class StreamComparison:
         if before.pts and not after.pts:
             return "re-encoded, it is empty"
         path_in, path_out = self._before.path, str(self._written.path)
-        if path_in is None or self._video is None or not self._segments or not self._written.timed:
+        if path_in is None or self._video is None or not self._segments or not self._output.timed:
             return ""
         points = reencoded_audio_sync(index, path_in, path_out, index_out, self._video, whole=self._whole)
         if points is None:

@@ -86,7 +86,7 @@ def test_failed_gstreamer_raises_disconnected(number: int, timeout: float, messa
     source = GStreamerSource("videotestsrc is-live=true ! video/x-raw,width=160,height=96", timeout=timeout)
     frames = iter(source)
     next(frames)
-    os.kill(source._process.pid, number)
+    os.kill(source._process._process.pid, number)
     try:
         with pytest.raises(Disconnected, match=message):
             deque(frames)
@@ -149,7 +149,7 @@ def test_failed_pipeline_reports_the_reason_in_one_line(pipeline: str, message: 
 def test_pipeline_with_password_runs_without_it_in_the_process_list(pipeline: str) -> None:
     running = "videotestsrc is-live=true ! fakesink"
     process = GStreamerProcess(words_of(f"{running} {pipeline} ! fakesink"), error=SourceError)
-    command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    command_line = Path(f"/proc/{process._process.pid}/cmdline").read_bytes()
     process.wait(3)
     assert "secret" not in process.reason()
     process.stop()
@@ -242,7 +242,7 @@ def test_killed_encoder_is_an_error_and_leaves_playable_fragments(tmp_path: Path
     deadline = time.monotonic() + 120
     while sink.partial_path.stat().st_size < 3000 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(sink._writer._pipe._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    os.kill(sink._writer._pipe._process._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
     with pytest.raises(SinkError, match=r"out\.mp4: GStreamer ended: it was ended by signal 9"):
         write_frames(sink, info, range(100, 200))
     sink.abort()

@@ -110,11 +110,6 @@ class GStreamerProcess:
         assert self._process.stdin is not None
         return self._process.stdin.fileno()
 
-    @property
-    def pid(self) -> int:
-        """Process ID."""
-        return self._process.pid
-
     def end_input(self) -> None:
         """Close the input, so that the pipeline finishes."""
         if self._process.stdin is not None and not self._process.stdin.closed:

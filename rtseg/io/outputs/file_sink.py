@@ -43,9 +43,6 @@ class WrittenFile:
     reencoded: dict[int, int] = field(default_factory=dict)
     """Mapping of the index in the input to the index in the output, for transcoded streams."""
 
-    timed: bool = True
-    """True if the container stores timestamps."""
-
 
 class FileWriter(Protocol):
     """Encoder and container of one file.

@@ -46,11 +46,8 @@ class FramePipe:
         self._start_seconds: Fraction | None = None
         self.last_seconds: float | None = None
         """Time of the last frame after the first one."""
-
-    @property
-    def frame_bytes(self) -> int:
+        self.frame_bytes = self._video.size
         """Size of a frame in the pipe."""
-        return self._video.size
 
     def send(self, rendered: Frame) -> None:
         """Write one frame. Times begin at zero.

@@ -47,12 +47,9 @@ def open_mask_sink(
 ) -> Sink:
     """Open the sink for `--masks PATH`: a video for .mkv, a folder for a name without a file suffix.
 
-    Args:
-        path: file or folder. Missing parent folders of a folder are created.
-        info: the source.
-        only: class indices to keep; all others become 255. None: keep all classes.
-        classes: class names of the model, stored with the masks.
-        overwrite: replace an existing result when the new one is complete.
+    Missing parent folders of a folder are created. `only` are the class indices to keep (None: all classes); all others become
+    255. `classes` are the class names of the model, which are stored with the masks. `overwrite` replaces an existing result
+    when the new one is complete.
 
     Raises:
         OptionError: the suffix is that of a lossy video or an image.

@@ -1,8 +1,4 @@
-"""Output files with a temporary name, which are renamed when they are complete and verified.
-
-The temporary name is `NAME.partial.EXT` in the same folder. If that file exists, from an interrupted run or the user, it is
-`NAME.partial-2.EXT` and so on.
-"""
+"""Output files with a temporary name (`create_partial`), which are renamed when they are complete and verified."""
 
 from __future__ import annotations
 

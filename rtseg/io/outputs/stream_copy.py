@@ -43,20 +43,18 @@ class StreamCopier:
     def copied(self) -> dict[int, int]:
         """Mapping of the index in the input to the index in the output, for copied streams."""
         return {
-            source: stream.index
-            for source, stream in self.streams.items()
-            if isinstance(stream, CopiedStream | CoverImage)
+            source: stream.index for source, stream in self.streams.items() if not isinstance(stream, AudioTranscoder)
         }
 
     @property
     def reencoded(self) -> dict[int, int]:
         """Mapping of the index in the input to the index in the output, for transcoded streams and time code tracks."""
-        transcoded = {source: stream for source, stream in self.streams.items() if isinstance(stream, AudioTranscoder)}
         # FFmpeg detects some data as audio, which can't be decoded; `warnings` reports it.
-        indices = {
-            source: stream.index for source, stream in transcoded.items() if stream.has_audio or not stream.damaged
+        return self._written_time_codes | {
+            source: stream.index
+            for source, stream in self.streams.items()
+            if isinstance(stream, AudioTranscoder) and (stream.has_audio or not stream.damaged)
         }
-        return indices | self._written_time_codes
 
     def process(self, packet: Passthrough) -> list[Packet[Any]]:
         """Convert a packet of the input and return the packets to write."""

@@ -148,7 +148,6 @@ class FFmpegWriter(FileWriter):
             size=self.size,
             copied=self._copier.copied,
             reencoded=self._copier.reencoded,
-            timed=self._kind.has_timestamps,
         )
 
     def _open(self, streams: Sequence[Any], strict: bool) -> tuple[OutputContainer, VideoEncoder, StreamCopier]:
@@ -166,7 +165,7 @@ class FFmpegWriter(FileWriter):
         container = av.open(url, "w", format=muxer, container_options=options)
         try:
             copier = StreamCopier(container, self._kind, self._info, strict)
-            before = [stream for stream in streams if self._is_before_video(stream, streams)]
+            before = self._streams_before_video(streams)
             for stream in before:
                 copier.add(stream)
             encoder = VideoEncoder(container, self._kind, self._info, self._settings)
@@ -186,16 +185,13 @@ class FFmpegWriter(FileWriter):
             raise
         return container, encoder, copier
 
-    def _is_before_video(self, stream: Any, streams: Sequence[Any]) -> bool:
-        """Return True if a stream precedes the segmented one in the output.
-
-        The segmented stream is the first video stream, because players select the first one.
-        """
+    def _streams_before_video(self, streams: Sequence[Any]) -> list[Any]:
+        """Return the streams before the segmented one, which is the first video stream, because players select that."""
         if self._info.template is None or self._kind.constant_rate:
-            return False
-        covers = self._info.covers
-        videos = [other.index for other in streams if other.type == "video" and other.index not in covers]
-        return bool(stream.index < min(videos, default=stream.index + 1) and stream.index < self._info.template.index)
+            return []
+        videos = [other.index for other in streams if other.type == "video" and other.index not in self._info.covers]
+        first = min([self._info.template.index, *videos])
+        return [stream for stream in streams if stream.index < first]
 
     def _write_pending(self) -> None:
         """Write the pending packets of other streams.
