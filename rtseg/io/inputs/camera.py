@@ -195,10 +195,11 @@ class OpenCvCamera(Source):
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.size[1])
         if mode.fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, mode.fps)
-        self._first: Frame | None = self._next()
-        if self._first is None:
+        first = self._next()
+        if first is None:
             self.close()
             raise Disconnected(f"can't open {name}: it delivers no frame")
+        self._first = first
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.info = StreamInfo(
             name,
@@ -212,8 +213,7 @@ class OpenCvCamera(Source):
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames until `close`. Raise Disconnected if the camera delivers no more frames."""
-        if self._first is not None:
-            yield self._first
+        yield self._first
         while not self._closing.is_set():
             frame = self._next()
             if frame is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 import av
@@ -84,8 +85,8 @@ class Connection(Source):
         self._times: FrameTimes[Frame] | None = FrameTimes(step) if timed_file else None
         self._missing = MissingFrames() if packets.is_playlist else None
         try:
-            self._frames = self._read()
-            self._first: Frame | None = next(self._frames)
+            frames = self._read()
+            self._frames = chain([next(frames)], frames)
         except StopIteration:
             self.close()
             raise Disconnected(f"{name}: it was closed before its first frame") from None
@@ -117,10 +118,7 @@ class Connection(Source):
             Disconnected: the stream ended, failed or timed out, or its frames can no longer be decoded.
             SourceError: the frames are too large.
         """
-        first, self._first = self._first, None
-        if first is not None:
-            yield first
-        yield from self._frames
+        return self._frames
 
     def close(self) -> None:
         """Close the connection. A call from another thread takes effect at the next packet or timeout."""
@@ -202,14 +200,13 @@ class Connection(Source):
 
     def _add(self, video_frame: VideoFrame, now_ns: int) -> Iterator[Frame]:
         """Add a decoded frame, and yield the frames whose times are final: for a live stream, the same frame."""
-        if self._times is None:
-            frame = self._to_frame(video_frame, now_ns)
-            if frame is not None:
-                yield frame
-            return
-        stamp, guessed = self._times.stamp_of(video_frame)
+        stamp, guessed = self._times.stamp_of(video_frame) if self._times else (None, False)
         frame = self._to_frame(video_frame, now_ns)
-        if frame is not None:
+        if frame is None:
+            return
+        if self._times is None:
+            yield frame
+        else:
             yield from self._with_pts(self._times.put(frame, stamp, guessed=guessed))
 
     def _with_pts(self, timed: Iterator[tuple[Frame, int]]) -> Iterator[Frame]:
@@ -226,9 +223,10 @@ class Connection(Source):
             return None
         if video_frame.width * video_frame.height > MAX_PIXELS:
             raise SourceError(f"{self._name}: its frames are {video_frame.width}x{video_frame.height}, too large")
-        if self._converter is None or self._format != _frame_format(video_frame):
-            self._converter = FrameConverter.of(video_frame)
-            self._format = _frame_format(video_frame)
+        layout = software_layout(video_frame).name
+        frame_format = video_frame.width, video_frame.height, layout, video_frame.colorspace, video_frame.color_range
+        if self._converter is None or self._format != frame_format:
+            self._converter, self._format = FrameConverter.of(video_frame), frame_format
             self.info = self._describe(self._converter)
         try:
             planes = self._converter.read(video_frame)
@@ -265,7 +263,3 @@ class Connection(Source):
             codec=packets.codec,
             notes=converter.notes,
         )
-
-
-def _frame_format(frame: VideoFrame) -> tuple[int, int, str, int, int]:
-    return frame.width, frame.height, software_layout(frame).name, frame.colorspace, frame.color_range

@@ -57,8 +57,11 @@ class CopiedStreams:
         times = self._times.setdefault(stream, PacketTimes())
         if not packet.is_discard:
             self._begun.add(stream)
-        elif stream in self._begun or not self._is_preroll(packet, unit):
-            return  # An edit list hides it.
+        else:
+            # An edit list hides it. Right before the first audible sample, it prepares the decoder for that.
+            early = ((packet.pts or 0) - self._starts.get(stream, 0)) * unit < -_PREROLL_SECONDS
+            if early or stream in self._begun or stream in self._pcm:
+                return
         yield from self._in_span(times.place(packet), stream, unit)
 
     def flush(self) -> Iterator[Passthrough]:
@@ -124,11 +127,6 @@ class CopiedStreams:
                 shift = self._span.shift(unit)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 yield Passthrough(packet, stream)
-
-    def _is_preroll(self, packet: Packet[Any], unit: Fraction) -> bool:
-        """Return whether a hidden packet right before the first audible sample prepares the decoder for it."""
-        early = ((packet.pts or 0) - self._starts.get(packet.stream_index, 0)) * unit < -_PREROLL_SECONDS
-        return not early and packet.stream_index not in self._pcm
 
 
 def _refine_time_base(packet: Packet[Any]) -> None:

@@ -116,7 +116,9 @@ def _mp4(file: BinaryIO, end: int) -> Iterator[_Block]:
             if name in ("moov", "trak", "udta") and parent.count("/") < 3:
                 areas.append((f"{parent}{name}/", begin, stop))
             elif name == "meta":
-                areas.append((f"{parent}{name}/", begin + _version_bytes(file, begin), stop))
+                file.seek(begin)
+                version_bytes = 0 if file.read(8)[4:] == b"hdlr" else 4  # none in QuickTime
+                areas.append((f"{parent}{name}/", begin + version_bytes, stop))
             elif name == _AFTER_LAST or not _is_read(name, parent):
                 yield _Block(name, parent, begin, stop)
     if fragmented:
@@ -137,12 +139,6 @@ def _gaps(chunks: NDArray[np.int64], stop: int) -> Iterator[_Block]:
     begins = np.append(chunks[1:, 0], stop)
     for gap in np.flatnonzero(begins - ends >= _MIN_GAP_BYTES)[:_MAX_GAPS]:
         yield _Block("mdat", "", int(ends[gap]), int(begins[gap]), only_gps=True)
-
-
-def _version_bytes(file: BinaryIO, begin: int) -> int:
-    """Return the number of bytes in `meta` before its first box: four in MP4, none in QuickTime."""
-    file.seek(begin)
-    return 0 if file.read(8)[4:] == b"hdlr" else 4
 
 
 def _chunks(file: BinaryIO, start: int, end: int, path: tuple[str, ...]) -> Iterator[NDArray[np.int64]]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -82,7 +84,6 @@ class FileSource(Source):
         self._copied = CopiedStreams(self._container, self._video_index, self._span)
         self._converter: FrameConverter | None = None
         self._items = self._read()
-        self._head: list[Frame | Passthrough] = []
         try:
             self.info = self._read_first_frame()
         except BaseException:
@@ -126,9 +127,7 @@ class FileSource(Source):
 
     def __iter__(self) -> Iterator[Frame | Passthrough]:
         """Yield frames in presentation order and packets in reading order, once."""
-        head, self._head = self._head, []
-        yield from head
-        yield from self._items
+        return self._items
 
     def close(self) -> None:
         """Release the file and the decoder. From another thread, end the reading at the next packet."""
@@ -141,9 +140,11 @@ class FileSource(Source):
 
     def _read_first_frame(self) -> StreamInfo:
         """Read up to the first frame and return the properties of the stream."""
+        head: list[Frame | Passthrough] = []
         for item in self._items:
-            self._head.append(item)
+            head.append(item)
             if isinstance(item, Frame):
+                self._items = chain(head, self._items)
                 assert self._converter is not None
                 if self._decoded_in_software and self._decoder == "nvdec":
                     raise SourceError(f"--decoder nvdec: the GPU can't decode the video of {self._name}; try auto")
@@ -240,14 +241,10 @@ class FileSource(Source):
     def _to_frame(self, video_frame: VideoFrame, pts: int, converter: FrameConverter) -> Frame:
         """Return a frame on the GPU if it may stay there and needs no conversion, else in CPU memory."""
         surface = gpu_surface(video_frame) if self._keep_on_gpu and converter.needs_no_change(video_frame) else None
-        planes: Any = (
-            self._planes(video_frame, converter)
-            if surface is None
-            else LazyPlanes(lambda: self._planes(video_frame, converter))
-        )
+        read_planes = partial(self._planes, video_frame, converter)
         time_base = self._time_base / self._refinement
         fields: dict[str, Any] = {
-            "planes": planes,
+            "planes": read_planes() if surface is None else LazyPlanes(read_planes),
             "pixel_format": converter.pixel_format,
             "color": converter.color,
             "pts": pts * self._refinement - self._span.shift(time_base),

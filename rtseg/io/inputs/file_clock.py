@@ -7,6 +7,7 @@ jump.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any
 
 from av import Packet
 
-from rtseg.io.inputs.clock_segments import ClockSegments, Jump
+from rtseg.io.inputs.clock_segments import ClockSegments
 from rtseg.io.inputs.stream_state import (
     GAP_SECONDS,
     LONGEST_GAP_SECONDS,
@@ -70,26 +71,17 @@ class Clock:
             )
             if stream.index == video and tick == MPEG_TICK and arbitrary:
                 self._begin = stream.start_time
+        self.start_offset = self._first_offset(streams, arbitrary)
+        """Seconds by which the whole recording is moved: not 0 where it begins before zero, or far from it."""
         self._segments = ClockSegments(
-            self._streams,
-            self._streams[video],
-            arbitrary=arbitrary,
-            first_offset=self._first_offset(streams, arbitrary),
+            self._streams, self._streams[video], arbitrary=arbitrary, first_offset=self.start_offset
         )
-        self.wrong_stamps: dict[int, int] = {}
+        self.jumps = self._segments.jumps
+        """Jumps so far."""
+        self.wrong_stamps = Counter[int]()
         """Number of wrong time stamps of each stream, which were set between their neighbors."""
         self.sparse = False
         """True if frames of the video without a presentation time were read: FFmpeg's decoding times replace the missing ones."""
-
-    @property
-    def jumps(self) -> list[Jump]:
-        """Jumps so far."""
-        return self._segments.jumps
-
-    @property
-    def start_offset(self) -> Fraction:
-        """Seconds by which the whole recording is moved: not 0 where it begins before zero, or far from it."""
-        return self._segments.offsets[0]
 
     def map(self, packets: Iterable[Packet[Any]]) -> Iterator[Packet[Any]]:
         """Yield all packets in reading order, with their time stamps on the output timeline.
@@ -119,7 +111,7 @@ class Clock:
             return
         if stream.last is None:
             if is_wrong_first_stamp(stream, packet, ahead):
-                self._count_wrong(packet)
+                self.wrong_stamps[packet.stream_index] += 1
                 packet.pts = packet.dts = None
                 return
             segments.place_late_stream(stream, stamp, ahead)
@@ -155,12 +147,9 @@ class Clock:
                 near[index] = near[index] if stamp is None else stamp
             yield packet
 
-    def _count_wrong(self, packet: Packet[Any]) -> None:
-        self.wrong_stamps[packet.stream_index] = self.wrong_stamps.get(packet.stream_index, 0) + 1
-
     def _repair(self, packet: Packet[Any], stream: StreamState, ahead: Lookahead) -> None:
         """Replace a wrong time stamp."""
-        self._count_wrong(packet)
+        self.wrong_stamps[packet.stream_index] += 1
         assert stream.last is not None
         if packet.stream_index == self._video:
             # Frames are set between their neighbors once they are in presentation order. A slightly wrong decoding
@@ -191,7 +180,7 @@ class Clock:
         pts, dts = packet.pts, packet.dts
         offset = round(self._segments.offsets[stream.segment] / stream.tick)
         if pts != plausible_pts(packet, stream.tick):
-            self._count_wrong(packet)
+            self.wrong_stamps[packet.stream_index] += 1
             pts = packet.pts = None if packet.stream_index == self._video else dts
         if pts is not None:
             end = pts + max(1, packet.duration or 1)

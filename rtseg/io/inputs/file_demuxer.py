@@ -54,38 +54,33 @@ class FileDemuxer:
         return self._packets()
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        errors = 0
-        while errors < _MAX_CONSECUTIVE_ERRORS:
+        errors, packets = 0, None
+        while errors < _MAX_CONSECUTIVE_ERRORS and not self.finished:
             try:
-                for packet in self._demux():
-                    errors = 0
-                    if packet.stream_index in self.cover_streams:
-                        if packet.size:
-                            self.covers[packet.stream_index] = packet
-                    elif packet.size:
-                        self._avi_audio_times.correct(packet)
-                        yield packet
-                    if self.finished:
+                with self._lock:
+                    if self._closing.is_set():
+                        self._container.close()
                         return
-                return
-            except (av.FFmpegError, OSError) as error:
-                errors += 1
-                self._on_damage(f"unreadable data ({reason(error)})")
-            except IndexError:  # raised by PyAV on a packet of a stream that did not exist when the file was opened
-                errors += 1
-                self._on_damage("packet of a stream that begins inside the file")
-
-    def _demux(self) -> Iterator[Packet[Any]]:
-        packets = self._container.demux(list(self._container.streams))
-        while True:
-            with self._lock:
-                if self._closing.is_set():
-                    self._container.close()
-                    return
-                packet = next(packets, None)
+                    packets = packets or self._container.demux(list(self._container.streams))
+                    packet = next(packets, None)
+            except (av.FFmpegError, OSError, IndexError) as error:
+                errors, packets = errors + 1, None
+                # PyAV raises IndexError for a packet of a stream that did not exist when the file was opened.
+                is_new = isinstance(error, IndexError)
+                text = (
+                    "packet of a stream that begins inside the file" if is_new else f"unreadable data ({reason(error)})"
+                )
+                self._on_damage(text)
+                continue
             if packet is None:
                 return
-            yield packet
+            errors = 0
+            if packet.stream_index in self.cover_streams:
+                if packet.size:
+                    self.covers[packet.stream_index] = packet
+            elif packet.size:
+                self._avi_audio_times.correct(packet)
+                yield packet
 
 
 def from_last_key_frame(packets: Iterator[Packet[Any]], opened: OpenedFile, span: Span) -> Iterator[Packet[Any]]:

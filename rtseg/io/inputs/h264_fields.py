@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from av.video.codeccontext import VideoCodecContext
 
+_START_CODE = b"\0\0\1"
 _SLICES = (1, 2, 5)
 _SPS, _PPS = 7, 8
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
@@ -60,7 +61,7 @@ class FieldDetector:
                 sets = data[position] if position < len(data) else 0
                 position += 1
         else:
-            for unit in _annex_b(data):
+            for unit in data.split(_START_CODE)[1:]:
                 self._parameter_set(unit)
 
     @property
@@ -104,7 +105,7 @@ class FieldDetector:
 
     def _units(self, packet: bytes) -> Iterator[bytes]:
         if not self._length_bytes:
-            yield from _annex_b(packet)
+            yield from filter(None, packet.split(_START_CODE)[1:])
             return
         position = 0
         while position + self._length_bytes < len(packet):
@@ -190,14 +191,3 @@ class _Bits:
             if following:
                 following = (last + self.signed()) % 256
             last = following or last
-
-
-def _annex_b(data: bytes) -> Iterator[bytes]:
-    """Yield the NAL units between start codes."""
-    begin = data.find(b"\0\0\1")
-    while begin >= 0:
-        end = data.find(b"\0\0\1", begin + 3)
-        unit = data[begin + 3 : end if end >= 0 else len(data)]
-        if unit:
-            yield unit
-        begin = end

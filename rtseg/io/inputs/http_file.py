@@ -91,9 +91,9 @@ class HttpFile:
         """Close the connection."""
         self._response.close()
 
-
-class SeekableHttpFile(HttpFile):
-    """`HttpFile` on a server that supports byte ranges. A seek sends a new request."""
+    def seekable(self) -> bool:
+        """Return whether the server sends byte ranges: a seek sends a new request."""
+        return self._response.accepts_ranges
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position of the next read."""

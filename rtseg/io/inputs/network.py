@@ -17,7 +17,7 @@ from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.annexb import RawPackets, raw_codec
 from rtseg.io.inputs.byte_stream import ByteStream, HttpResponse, TcpStream
 from rtseg.io.inputs.connection import Connection
-from rtseg.io.inputs.http_file import HttpFile, SeekableHttpFile
+from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.live_clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
 from rtseg.io.inputs.mjpeg import SINGLE_IMAGE, JpegPackets
 from rtseg.io.inputs.mp4_streaming import has_fragments, has_index_last, is_live_mp4
@@ -128,8 +128,7 @@ def open_stream(
     hardware = acceleration(decoder)
     source: Any = parts.text if stream is None else stream
     if file and isinstance(stream, HttpResponse):
-        file_class = SeekableHttpFile if stream.accepts_ranges else HttpFile
-        source = file_class(stream, parts.text, timeout_seconds)
+        source = HttpFile(stream, parts.text, timeout_seconds)
     raw_format = None if stream is None or file else raw_codec(stream.peek(_HEAD_BYTES))
     if stream is not None and raw_format is not None and not hardware:
         with _opening(stream, name):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Stream
 from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
@@ -143,22 +140,23 @@ class OpenedFile:
             codec=str(video.codec_context.name) if in_software else self.codec,
             on_gpu=isinstance(first, GpuFrame),
             notes=tuple(notes),
+            # Without MP4's chapter track, which FFmpeg does not demux. PyAV has `discard` from 18.0 on.
             streams=tuple(
-                stream for stream in container.streams if stream.index != video.index and not _is_not_demuxed(stream)
+                stream
+                for stream in container.streams
+                if stream.index != video.index and getattr(stream, "discard", None) != _DISCARD_ALL
             ),
             changing=self.changing,
             template=video,
             time_code=None if time_code_lost else time_code_of(video.metadata),
             no_time_code=time_code_lost,
             metadata=metadata,
-            chapters=tuple(self._chapters()),
+            chapters=tuple(
+                {**chapter, "start": inside[0], "end": inside[1]}
+                for chapter in container.chapters()
+                if (inside := self.span.clip(chapter["start"], chapter["end"], fraction(chapter["time_base"])))
+            ),
         )
-
-    def _chapters(self) -> Iterator[dict[str, Any]]:
-        for chapter in self.container.chapters():
-            inside = self.span.clip(chapter["start"], chapter["end"], fraction(chapter["time_base"]))
-            if inside is not None:
-                yield {**chapter, "start": inside[0], "end": inside[1]}
 
 
 def open_at(path: str, options: InputOptions = DEFAULT_INPUT, gpu: int | None = None) -> OpenedFile:
@@ -229,8 +227,3 @@ def _seek(opened: OpenedFile) -> bool:
         except (av.FFmpegError, OSError):
             return False
     return False
-
-
-def _is_not_demuxed(stream: Stream) -> bool:
-    # MP4's chapter track, which FFmpeg returns as chapters and not as packets. PyAV has `discard` from 18.0 on.
-    return getattr(stream, "discard", None) == _DISCARD_ALL
