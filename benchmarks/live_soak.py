@@ -28,7 +28,6 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.live_report import LiveReport
 from rtseg.core.process_setup import keep_memory_flat
 from rtseg.core.report import Percentiles
-from rtseg.inference.run_identity import run_identity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.live.camera import Camera
@@ -73,7 +72,7 @@ def soak(
         original, segmenter.segment = segmenter.segment, segment  # type: ignore[method-assign]
         overlay = style.overlay(segmenter.description)
         cameras = [Camera("soak", source, FrameProcessor(segmenter, overlay), sinks)]
-        reporter = LiveReporter(cameras, [], segmenter.classes, run_identity("live", "soak", "", segmenter))
+        reporter = LiveReporter(cameras, [], segmenter.classes, segmenter.run_identity("live", "soak", ""))
         run = LiveLoop(
             cameras,
             [segmenter],

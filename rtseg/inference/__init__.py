@@ -21,10 +21,8 @@ Scores = npt.NDArray[np.floating[Any]]
 BACKENDS = ("openvino", "tensorrt", "tensorrt-rtx", "torch")
 """Names for `open_backend`; `auto` is resolved by `choose_backend`."""
 
-
 RUNNABLE_SUFFIXES = {"openvino": (".onnx", ".xml"), "tensorrt": (SUFFIX,), "tensorrt-rtx": (SUFFIX,)}
 """File suffixes that a backend runs directly; `rtseg build` converts other files. torch runs checkpoints."""
-
 
 RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities that NVIDIA lists for portable engines of TensorRT for RTX; `auto` does not choose it on others."""
@@ -33,37 +31,24 @@ RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 class Backend(Protocol):
     """A loaded model, ready for inference."""
 
-    @property
-    def name(self) -> str:
-        """`openvino`, `tensorrt`, `tensorrt-rtx` or `torch`."""
-
-    @property
-    def device(self) -> str:
-        """Human-readable name of the CPU or GPU."""
+    name: str
+    """`openvino`, `tensorrt`, `tensorrt-rtx` or `torch`."""
+    device: str
+    """Human-readable name of the CPU or GPU."""
+    description: ModelInfo
+    """The model's metadata."""
+    input_size: tuple[int, int]
+    """(width, height) of the images for `infer`."""
+    free_size: bool
+    """True if `infer` accepts images of other sizes than `input_size`."""
+    streams: int
+    """Number of calls of `infer` that run concurrently; further calls wait."""
+    batch: int
+    """Number of images of one call that are computed together; 1: in sequence."""
 
     @property
     def precision(self) -> str:
         """Arithmetic precision: `fp32`, `fp16`, `bf16` or `int8`."""
-
-    @property
-    def description(self) -> ModelInfo:
-        """The model's metadata."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the images for `infer`."""
-
-    @property
-    def free_size(self) -> bool:
-        """True if `infer` accepts images of other sizes than `input_size`."""
-
-    @property
-    def streams(self) -> int:
-        """Number of calls of `infer` that run concurrently; further calls wait."""
-
-    @property
-    def batch(self) -> int:
-        """Number of images of one call that are computed together; 1: in sequence."""
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images. Thread-safe.

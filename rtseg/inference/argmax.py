@@ -7,43 +7,22 @@ in FP32 where OpenVINO uses BF16. `benchmarks/argmax.py` measures both.
 
 from __future__ import annotations
 
-import threading
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rtseg.core.buffer_pool import BufferPool
 from rtseg.core.frame import ClassMap
 from rtseg.inference import Backend, Scores
 
-_Plane = npt.NDArray[np.float32]
-
-
-class _WorkingMemory(threading.local):
-    """Arrays of each thread: one set for each size."""
-
-    def __init__(self) -> None:
-        self._by_size: dict[tuple[int, int], tuple[_Plane, _Plane, ClassMap]] = {}
-
-    def of_size(self, size: tuple[int, int]) -> tuple[_Plane, _Plane, ClassMap]:
-        """Return two float32 planes and a uint8 plane of a size, (width, height), with any content."""
-        if size not in self._by_size:
-            shape = size[::-1]
-            self._by_size[size] = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint8)
-        return self._by_size[size]
-
 
 class ScoresToClasses:
-    """Upsampling and argmax. Thread-safe: each thread has its own working memory for each size, which it reuses."""
+    """Upsampling and argmax. Thread-safe."""
 
     def __init__(self, head_stride: int) -> None:
-        """Set how scores are upsampled.
-
-        Args:
-            head_stride: see `ModelInfo.head_stride`.
-        """
+        """Set how scores are upsampled; see `ModelInfo.head_stride`."""
         self._head_stride = head_stride
-        self._memory = _WorkingMemory()
+        self._memory = BufferPool()
 
     def __call__(self, scores: Scores, size: tuple[int, int]) -> ClassMap:
         """Return the class map of an image, uint8 `[height, width]`: the index of the largest score, the lowest index on ties.
@@ -55,7 +34,9 @@ class ScoresToClasses:
         rows, columns = scores.shape[1:]
         upsampled = (columns * self._head_stride, rows * self._head_stride) if self._head_stride else size
         planes = scores.astype(np.float32, copy=False)  # OpenCV does not resize float16
-        best, candidate, mask = self._memory.of_size(upsampled)
+        width, height = upsampled
+        best, candidate = (self._memory.empty(height, 4 * width).view(np.float32) for _ in range(2))
+        mask = self._memory.empty(height, width)
         cv2.resize(planes[0], upsampled, best, interpolation=cv2.INTER_LINEAR)
         classes = np.zeros(size[::-1], dtype=np.uint8)
         for index in range(1, len(planes)):

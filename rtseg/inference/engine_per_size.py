@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy.typing as npt
 
 from rtseg.core.errors import BackendError
 from rtseg.core.model_info import ModelInfo
-from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.tensorrt import TensorRtBackend, choose_gpu
 from rtseg.inference.tensorrt_loader import import_tensorrt
+
+BuildMissing = Callable[[Path, str, tuple[int, int] | None], Path]
+"""Function of a model file, a backend and an input size (width, height); returns the file that the backend runs."""
 
 
 class EnginePerSize:

@@ -15,15 +15,13 @@ from rtseg.core.choices import Fit
 from rtseg.core.errors import BackendError, OptionError
 from rtseg.core.frame import ClassMap, Frame, Passthrough, rgb_frame
 from rtseg.core.letterbox import Letterbox, resize_classes
-from rtseg.core.model_info import ModelInfo
-from rtseg.core.palette import Palette
+from rtseg.core.report import RunIdentity
 from rtseg.inference import check_output
 from rtseg.inference.argmax import ScoresToClasses
 from rtseg.inference.batching import DynamicBatcher
 from rtseg.inference.engine_metadata import sha256
-from rtseg.inference.engine_per_size import EnginePerSize
+from rtseg.inference.engine_per_size import BuildMissing, EnginePerSize
 from rtseg.inference.open_model import choose_model, open_model
-from rtseg.inference.runnable_file import BuildMissing
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.inference.tensorrt import TensorRtBackend
 
@@ -96,13 +94,31 @@ class Segmenter:
         """Human-readable reason for the backend."""
         stream_count = 1 if smooth else streams
         self._backend = open_model(self.file, choice.backend, size, device, stream_count, build_missing)
+        self.description = self._backend.description
+        """The model's metadata."""
         if smooth and self.description.output == "classes":
             self._backend.close()
             again = ", or build it again with this version" if self.description.format_version < 2 else ""
             raise BackendError(
                 f"--smooth averages class scores, and {self.file.name} outputs class maps: leave --smooth out{again}"
             )
-        self._batcher = DynamicBatcher(self._backend) if self._backend.batch > 1 else self._backend
+        self.classes = self.description.classes
+        """Class names; a class map contains indices into them."""
+        self.palette = self.description.palette()
+        """The model's own colors."""
+        self.backend = self._backend.name
+        """Name of the backend."""
+        self.device = self._backend.device
+        """Human-readable name of the CPU or GPU."""
+        self.gpu = self._backend.gpu if isinstance(self._backend, (TensorRtBackend, EnginePerSize)) else None
+        """CUDA device number of the GPU that TensorRT uses; None: the model runs on another backend."""
+        self.input_size = self._backend.input_size
+        """(width, height) of the network's input; see `input_size_for`."""
+        self.batch = self._backend.batch
+        """Number of images that are computed together."""
+        self._batcher = DynamicBatcher(self._backend) if self.batch > 1 else self._backend
+        self.streams = 1 if smooth else self._batcher.streams
+        """Number of threads that should call `segment` at the same time for the highest throughput."""
         self._to_classes = ScoresToClasses(self.description.head_stride)
         self._fit: Fit = fit
         self._letterboxes: dict[tuple[int, int, float], Letterbox] = {}
@@ -115,29 +131,9 @@ class Segmenter:
         _log.info(text, self.file, self.backend, self.device, self.precision, self.warmup_ms)
 
     @property
-    def description(self) -> ModelInfo:
-        """The model's metadata."""
-        return self._backend.description
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a class map contains indices into them."""
-        return self.description.classes
-
-    @property
-    def palette(self) -> Palette:
-        """The model's own colors."""
-        return self.description.palette()
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(width, height) of the network's input; see `input_size_for`."""
-        return self._backend.input_size
-
-    @property
-    def streams(self) -> int:
-        """Number of threads that should call `segment` at the same time for the highest throughput."""
-        return 1 if self._momentum else self._batcher.streams
+    def precision(self) -> str:
+        """Arithmetic precision."""
+        return self._backend.precision
 
     def engine_for(self, size: tuple[int, int]) -> TensorRtBackend | None:
         """Return the engine for an input size, for frames in GPU memory; None: the model runs on another backend.
@@ -150,16 +146,6 @@ class Segmenter:
         """
         backend = self._backend.load(size) if isinstance(self._backend, EnginePerSize) else self._backend
         return backend if isinstance(backend, TensorRtBackend) else None
-
-    @property
-    def batch(self) -> int:
-        """Number of images that are computed together."""
-        return self._backend.batch
-
-    @property
-    def gpu(self) -> int | None:
-        """CUDA device number of the GPU that TensorRT uses; None: the model runs on another backend."""
-        return self._backend.gpu if isinstance(self._backend, (TensorRtBackend, EnginePerSize)) else None
 
     def input_size_for(self, width: int, height: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """Return (width, height) of the network's input for an image size: `input_size`, or the part that the image fills.
@@ -181,21 +167,6 @@ class Segmenter:
             BackendError, ModelError: the engine for this size can't be built or loaded.
         """
         self._warm_up(self.input_size_for(width, height, pixel_aspect))
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return self._backend.name
-
-    @property
-    def device(self) -> str:
-        """Human-readable name of the CPU or GPU."""
-        return self._backend.device
-
-    @property
-    def precision(self) -> str:
-        """Arithmetic precision."""
-        return self._backend.precision
 
     def __call__(self, rgb: npt.NDArray[np.uint8], smoothing: TemporalSmoothing | None = None) -> ClassMap:
         """Return the class of each pixel.
@@ -253,6 +224,25 @@ class Segmenter:
         if self.description.output == "classes":
             return outputs
         return np.stack([self._to_classes(scores, (images.shape[2], images.shape[1])) for scores in outputs])
+
+    def run_identity(
+        self, command: str, source_name: str, output: str, input_size: tuple[int, int] | None = None
+    ) -> RunIdentity:
+        """Return the fields that identify a run of a subcommand in its report.
+
+        `source_name` is the input without passwords, `output` is empty if there is none, and `input_size` is that for the frames of
+        this run; None: the model's default.
+        """
+        return RunIdentity(
+            command=command,
+            input=source_name,
+            output=output,
+            model=self.description.name,
+            backend=self.backend,
+            precision=self.precision,
+            device=self.device,
+            input_size=input_size or self.input_size,
+        )
 
     def settings(self) -> dict[str, object]:
         """Return the settings that determine the class maps, to identify a result: the model, its file's hash, and the options."""

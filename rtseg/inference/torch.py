@@ -48,6 +48,7 @@ class TorchBackend:
             import torch
 
             from rtseg.nn.load_network import open_network  # imports torch
+            from rtseg.nn.unet import UNet
         except ImportError as error:
             raise BackendError(f'the torch backend needs {error.name}: pip install "rtseg[train]"') from error
         if model.suffix in (".onnx", ".xml", ".engine"):
@@ -69,7 +70,7 @@ class TorchBackend:
             _log.warning("note: %s", note)
         self.description = network.description
         self.input_size = size or network.description.input_size
-        self.free_size = size is None and network.unet is not None
+        self.free_size = size is None and isinstance(network.original, UNet)
         """True if `infer` accepts images of any size: networks of rtseg do; False if `size` was given."""
         self._max_images: int | None = None
         """Largest number of images per run, after a larger number ran out of memory."""

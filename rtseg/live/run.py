@@ -12,8 +12,7 @@ from rtseg.core.choices import Fit
 from rtseg.core.live_report import LiveReport
 from rtseg.core.report import RunIdentity
 from rtseg.gpu.telemetry import TelemetryMonitor
-from rtseg.inference.run_identity import run_identity
-from rtseg.inference.runnable_file import BuildMissing
+from rtseg.inference.engine_per_size import BuildMissing
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_pipe, to_srt
 from rtseg.live.camera import Camera
@@ -195,7 +194,7 @@ def open_smaller(
 
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> RunIdentity:
     output = outputs.record or outputs.masks or outputs.jsonl or ", ".join(outputs.display_outputs())
-    return run_identity("live", ", ".join(entry.title for entry in inputs), output, segmenter)
+    return segmenter.run_identity("live", ", ".join(entry.title for entry in inputs), output)
 
 
 def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, page_url: str | None) -> None:

@@ -14,7 +14,7 @@ from rtseg.core.stats import Stats
 from rtseg.core.video_report import VideoReport
 from rtseg.gpu.telemetry import TelemetryMonitor
 from rtseg.inference.segmenter import Segmenter
-from rtseg.io.options import InputOptions, OutputOptions
+from rtseg.io.options import DEFAULT_INPUT, InputOptions, OutputOptions
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.masks import open_mask_sink
 from rtseg.io.outputs.video import open_video
@@ -32,7 +32,7 @@ def process(
     segmenter: Segmenter,
     style: Style,
     output_options: OutputOptions,
-    input_options: InputOptions | None = None,
+    input_options: InputOptions = DEFAULT_INPUT,
     *,
     masks: str | None = None,
     threads: bool = True,
@@ -49,7 +49,7 @@ def process(
         segmenter: the loaded model.
         style: rendering options.
         output_options: encoding options.
-        input_options: decoding options; None: the defaults, which read the whole file.
+        input_options: decoding options; the defaults read the whole file.
         masks: file or folder of the class indices; None: not written.
         threads: whether to run the stages concurrently; False runs them one after the other.
         extra_sinks: additional sinks of the frames.
@@ -68,7 +68,6 @@ def process(
     mask_outputs = [] if masks is None else [mask_output(masks)]
     check_paths([Input(source_name)], [Output(output, "-o"), *mask_outputs], overwrite=output_options.overwrite)
     overlay = style.overlay(segmenter.description)
-    input_options = input_options or InputOptions()
     stats, telemetry = Stats(segmenter.classes), TelemetryMonitor()
     source, cpu_reason = open_gpu_source(source_name, segmenter, overlay, input_options)
     info, sinks = source.info, list[Sink]()

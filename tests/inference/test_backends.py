@@ -73,7 +73,7 @@ def _torch(size: tuple[int, int], folder: Path, device: str = "cpu") -> Backend:
     patch.setattr(
         network,
         "open_network",
-        lambda path, size: SimpleNamespace(module=Nearest(), description=description, notes=(), unet=None),
+        lambda path, size: SimpleNamespace(module=Nearest(), description=description, notes=(), original=None),
     )
     try:
         return open_backend("torch", folder / "nearest.safetensors", size=size, device=device)

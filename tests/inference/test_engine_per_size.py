@@ -16,7 +16,7 @@ from nvidia_machine import Jetson  # noqa: E402
 from onnx_models import CLASSES, contract_model, foreign_model, random_images  # noqa: E402
 
 from rtseg.core.errors import BackendError  # noqa: E402
-from rtseg.inference.runnable_file import description_of_free_size  # noqa: E402
+from rtseg.inference.open_model import description_of_free_size  # noqa: E402
 from rtseg.inference.segmenter import Segmenter  # noqa: E402
 
 SIZE, WIDE = (128, 96), (128, 32)

@@ -16,9 +16,11 @@ import rtseg
 from rtseg import RtsegError, Segmenter, SyntheticDrive, open_source
 from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.palette import CAMVID_CLASSES, STREET
+from rtseg.inference.bundled_models import ASSETS, find_model
 from rtseg.synthetic.video_file import write_video
 
 COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
+CHECKPOINT = ASSETS / "camvid-nano.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,33 @@ def test_concurrent_calls_give_correct_results() -> None:
         results = list(pool.map(shared, [COLORS[truth] for truth in truths] * 5, timeout=150))
     for classes, truth in zip(results, truths * 5, strict=True):
         assert (classes == truth).all()
+
+
+def test_error_names_the_command_that_builds_the_file() -> None:
+    with pytest.raises(BackendError) as error:
+        Segmenter(CHECKPOINT, backend="openvino", size=(96, 64))
+    assert f"run `rtseg build {CHECKPOINT} --target openvino --size 96x64` once" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_callback_builds_the_file_that_runs() -> None:
+    calls: list[tuple[Path, str, tuple[int, int] | None]] = []
+
+    def build(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
+        calls.append((model, backend, size))
+        return find_model("nano")
+
+    with Segmenter(CHECKPOINT, backend="openvino", size=(96, 64), build_missing=build) as segmenter:
+        assert segmenter.description.name == "camvid-nano"
+    assert calls == [(CHECKPOINT, "openvino", (96, 64))]
+
+
+def test_callback_is_not_called_for_a_file_that_runs_directly() -> None:
+    def build(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
+        raise AssertionError(f"{model} runs on {backend}")
+
+    with Segmenter("nano", backend="openvino", size=(96, 64), build_missing=build) as segmenter:
+        assert segmenter.input_size == (96, 64)
 
 
 def test_missing_backend_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

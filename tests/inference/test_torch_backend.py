@@ -125,7 +125,7 @@ def test_own_checkpoints_are_recognized_by_their_header(own: Path, tmp_path: Pat
     training = tmp_path / "last.pt"
     save_checkpoint(training, {"ema": model.state_dict(), "description": DESCRIPTION.to_json()})
     assert is_rtseg_checkpoint(training)
-    assert open_network(training).unet is not None
+    assert isinstance(open_network(training).original, UNet)
     torch.save(model.state_dict(), tmp_path / "plain.pt")
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
     assert not is_rtseg_checkpoint(tmp_path / "plain.pt")
