@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,6 +27,7 @@ from rtseg.io.outputs.video import open_video
 from rtseg.video.verify import Recorder, compare
 
 BITS = 8
+_TESTS = Path(__file__).parent
 CORNERS = {"R": (200, 30, 30), "G": (30, 180, 40), "B": (40, 50, 200), "Y": (220, 210, 40)}
 
 
@@ -323,3 +327,11 @@ def fill(sink: FileSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_
     """Write numbered frames to a sink."""
     for number in range(count):
         sink.write(item(numbered_frame(number, size, pix_fmt)))
+
+
+def run_script(code: str, *arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+    """Run code in another process, in which `fill`, `info`, `video_sink`, `SinkError` and `sys` are imported."""
+    imports = "import sys\nfrom media import fill, info, video_sink\nfrom rtseg.core.errors import SinkError\n"
+    command = [sys.executable, "-c", imports + code, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (_TESTS.parent, _TESTS, _TESTS / "io")))}
+    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=150, check=False)

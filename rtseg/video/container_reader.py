@@ -20,10 +20,9 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from rtseg.core.frame import time_code_of
-from rtseg.io.inputs.audio_changes import has_adts
 from rtseg.io.inputs.avi_audio_times import AviAudioTimes
 from rtseg.io.inputs.file_clock import MPEG_TICK, unwrapped
-from rtseg.io.inputs.opened_file import GENERATE_PTS, NO_TIME_STAMPS, arbitrary_clock
+from rtseg.io.inputs.opened_file import GENERATE_PTS, NO_TIME_STAMPS, arbitrary_clock, has_adts
 from rtseg.io.inputs.stream_state import GAP_SECONDS, LONGEST_GAP_SECONDS
 from rtseg.io.inputs.timestamps import fraction
 from rtseg.io.inputs.video_stream import is_cover

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from rtseg.core.errors import SinkError, SourceError, reason
 from rtseg.core.files import IMAGE_SUFFIXES, is_marked_image, mark_image, write_whole
 from rtseg.core.frame import ClassMap, Frame, StreamInfo, rgb_frame
-from rtseg.core.letterbox import Letterbox, resize_classes
-from rtseg.core.palette import NO_CLASS
+from rtseg.core.letterbox import Letterbox
 from rtseg.core.path_conflicts import Input, Output, check_paths
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import open_source
+from rtseg.io.outputs.masks import class_mask
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 from rtseg.video.input_search import RESULT_MARK, FileFilter, find_files
@@ -168,14 +168,10 @@ def process_image(
     frame = rgb_frame(read_image(path))
     info = StreamInfo(path.name, frame.width, frame.height, frame.pixel_format, frame.color, frame.time_base)
     item = FrameProcessor(segmenter, overlay).process(frame, info)
-    classes = resize_classes(item.classes, frame.width, frame.height)
     if masks is not None:
-        mask = classes
-        if overlay.only is not None:
-            mask = np.where(np.isin(classes, overlay.only), classes, NO_CLASS).astype(np.uint8)
-        write_image(masks / f"{path.stem}.png", mask, mark=True)
+        write_image(masks / f"{path.stem}.png", class_mask(item, overlay.only), mark=True)
     write_image(output, frame_rgb(item.rendered), mark=True)
-    return classes
+    return class_mask(item, None)
 
 
 def frame_rgb(frame: Frame) -> npt.NDArray[np.uint8]:

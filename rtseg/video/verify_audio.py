@@ -166,8 +166,7 @@ def _frame_powers(path: str, index: int) -> Iterator[tuple[float, int, Loudness]
     with open_input(path) as container:
         stream = container.streams[index]
         assert isinstance(stream, av.AudioStream)
-        resampler: av.AudioResampler | None = None
-        resampler_format: tuple[str, str, int] | None = None
+        resamplers: dict[tuple[str, str, int], av.AudioResampler] = {}
         end: float | None = None
         avi_times = AviAudioTimes(container)
         for packet in container.demux(stream):
@@ -184,11 +183,10 @@ def _frame_powers(path: str, index: int) -> Iterator[tuple[float, int, Loudness]
                 assert time is not None
                 end = time + frame.samples / frame.rate
                 frame_format = (frame.format.name, frame.layout.name, frame.rate)
-                if resampler is None or resampler_format != frame_format:
+                if frame_format not in resamplers:
                     # Packed: PyAV reads beyond the end of planar frames of eight and more channels.
-                    resampler = av.AudioResampler("flt", frame.layout, frame.rate)
-                    resampler_format = frame_format
+                    resamplers[frame_format] = av.AudioResampler("flt", frame.layout, frame.rate)
                 channels, frame.pts = frame.layout.nb_channels, None
-                for resampled in resampler.resample(frame):
+                for resampled in resamplers[frame_format].resample(frame):
                     samples = resampled.to_ndarray().reshape(-1, channels).astype(np.float64)
                     yield time, frame.rate, np.square(samples).mean(axis=1)

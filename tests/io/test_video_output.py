@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -26,19 +24,18 @@ from media import (
     numbered_frame,
     read,
     rgb_at,
+    run_script,
     video_sink,
     write_video,
 )
 
 from rtseg.core.frame import Frame
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.outputs.partial_file import PartialFile
-
-ROOT = Path(__file__).parents[2]
+from rtseg.io.outputs.file_sink import PartialFile
 
 
 def write_file(path: Path, frames: int, **options: Any) -> Path:
-    sink = video_sink(path, info(), size=(96, 64), **options)
+    sink = video_sink(path, info(), **options)
     fill(sink, frames)
     sink.close()
     return path
@@ -49,7 +46,7 @@ def write_file(path: Path, frames: int, **options: Any) -> Path:
 
 def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
     for ending in ("mp4", "mkv", "ts", "avi", "mov"):
-        sink = video_sink(tmp_path / f"out.{ending}", info(), size=(96, 64))
+        sink = video_sink(tmp_path / f"out.{ending}", info())
         fill(sink, 30)
         sink.abort()
         assert [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")] == list(range(30))
@@ -57,7 +54,7 @@ def test_abort_leaves_a_playable_partial_file(tmp_path: Path) -> None:
 
 
 def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(tmp_path / "out.mp4", info())
     fill(sink)
     sink.finish()
     sink.abort()
@@ -67,15 +64,12 @@ def test_abort_after_finish_keeps_the_partial_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "ts", "webm"])
 def test_partial_file_plays_after_sigkill(tmp_path: Path, ending: str) -> None:
     """SIGKILL after 150 frames at 25 FPS loses at most two seconds."""
-    code = f"""
-import sys, os, signal
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from media import fill, info, video_sink
-sink = video_sink({str(tmp_path / f"out.{ending}")!r}, info(), size=(96, 64))
-fill(sink, 150)
+    code = """
+import os, signal
+fill(video_sink(sys.argv[1], info()), 150)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    process = subprocess.run([sys.executable, "-c", code], timeout=150, check=False, capture_output=True)
+    process = run_script(code, tmp_path / f"out.{ending}")
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     numbers = [number_of(frame) for frame in read(tmp_path / f"out.partial.{ending}")]
     assert numbers[:100] == list(range(100))  # B-frames may be missing near the end
@@ -119,15 +113,7 @@ def test_close_of_a_long_recording_reads_only_a_part(tmp_path: Path, ending: str
 
 
 def test_standard_output_is_matroska(tmp_path: Path) -> None:
-    code = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from media import fill, info, video_sink
-sink = video_sink("-", info(), size=(96, 64))
-fill(sink, 20)
-sink.close()
-"""
-    process = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, timeout=150, check=False)
+    process = run_script('sink = video_sink("-", info())\nfill(sink, 20)\nsink.close()')
     assert process.returncode == 0, process.stderr
     (tmp_path / "a.mkv").write_bytes(process.stdout)
     assert [number_of(frame) for frame in read(tmp_path / "a.mkv")] == list(range(20))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
-from media import fill, info, read, video_sink, write_video
+from media import fill, info, read, run_script, video_sink, write_video
 
 from rtseg.core.errors import SinkError
 from rtseg.io.inputs.file import FileSource
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +33,7 @@ def test_refusals_are_one_line_and_leave_nothing(tmp_path: Path, monkeypatch: py
         ("o\0ut.mp4", {}, "null"),
     ):
         with pytest.raises(SinkError, match=message) as error:
-            video_sink(name, info(), size=(96, 64), **options)
+            video_sink(name, info(), **options)
         assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert Path("existing.mp4").read_bytes() == b"older"
@@ -53,12 +50,12 @@ def test_output_that_is_the_input_is_refused(tmp_path: Path, link: str) -> None:
         os.link(source, out)
     opened = FileSource(str(source))
     with pytest.raises(SinkError, match="would overwrite the input"):
-        video_sink(out, opened.info, size=(96, 64))
+        video_sink(out, opened.info)
     assert source.read_bytes() == data
 
 
 def test_no_overwrite_is_checked_again_by_close(tmp_path: Path) -> None:
-    sink = video_sink(tmp_path / "out.mp4", info(), size=(96, 64), overwrite=False)
+    sink = video_sink(tmp_path / "out.mp4", info(), overwrite=False)
     fill(sink)
     (tmp_path / "out.mp4").write_bytes(b"another file")
     with pytest.raises(SinkError, match="can't be renamed"):
@@ -72,13 +69,13 @@ def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     if folder == tmp_path:
         folder.chmod(0o500)
     with pytest.raises(SinkError, match=r"can't write"):
-        video_sink(folder / "out.mp4", info(), size=(96, 64))
+        video_sink(folder / "out.mp4", info())
 
 
 def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
     folder = tmp_path / "removed"
     folder.mkdir()
-    sink = video_sink(folder / "out.mp4", info(), size=(96, 64))
+    sink = video_sink(folder / "out.mp4", info())
     fill(sink)
     (folder / "out.partial.mp4").unlink()
     folder.rmdir()
@@ -89,15 +86,12 @@ def test_removed_folder_is_a_one_line_error(tmp_path: Path) -> None:
 
 
 WRITE_WITH_SIZE_LIMIT = """
-import resource, signal, sys
-sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
-from media import fill, info, video_sink
-from rtseg.core.errors import SinkError
+import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = video_sink(sys.argv[1], info(), size=(96, 64), crf=1, live=sys.argv[5] != "whole")
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+sink = video_sink(sys.argv[1], info(), crf=1, live=sys.argv[4] != "whole")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    fill(sink, int(sys.argv[4]))
+    fill(sink, int(sys.argv[3]))
     sink.close()
 except SinkError as error:
     print(error)
@@ -114,24 +108,15 @@ except SinkError as error:
 def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, when: str) -> None:
     """A limit on the file size simulates a full disk: `write()` fails in both cases."""
     out = tmp_path / f"out.{ending}"
-    sink = video_sink(out, info(), size=(96, 64), crf=1)
+    sink = video_sink(out, info(), crf=1)
     frames = 120 if when == "while writing" else 10
     fill(sink, frames)
     sink.close()
     limit = out.stat().st_size // 2 if when == "while writing" else out.stat().st_size - 200
     out.unlink()
-    process = subprocess.run(
-        [sys.executable, "-c", WRITE_WITH_SIZE_LIMIT, str(out), str(ROOT), str(limit), str(frames), check],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    process = run_script(WRITE_WITH_SIZE_LIMIT, out, limit, frames, check)
     assert process.returncode == 1, process
-    assert "can't write" in process.stdout or "can't be read back" in process.stdout or "contains" in process.stdout, (
-        process
-    )
-    assert process.stdout.count("\n") == 1
+    assert re.fullmatch(rb"[^\n]*(can't write|can't be read back|contains)[^\n]*\n", process.stdout), process
     assert not out.exists()
     if when == "while writing":
         assert len(read(tmp_path / f"out.partial.{ending}")) > 25
@@ -139,7 +124,7 @@ def test_full_disk_is_a_one_line_error(tmp_path: Path, ending: str, check: str, 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_recording_with_missing_end_is_an_error(tmp_path: Path, ending: str) -> None:
-    sink = video_sink(tmp_path / f"out.{ending}", info(), size=(96, 64), preset="ultrafast", live=True)
+    sink = video_sink(tmp_path / f"out.{ending}", info(), preset="ultrafast", live=True)
     fill(sink, 300)
     sink._writer._last_seconds += 0.5  # as if the last frames were missing
     with pytest.raises(SinkError, match=r"contains \d+ of 300 frames"):
@@ -150,12 +135,8 @@ def test_recording_with_missing_end_is_an_error(tmp_path: Path, ending: str) -> 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_standard_output_to_a_full_device_is_an_error() -> None:
     code = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from media import fill, info, video_sink
-from rtseg.core.errors import SinkError
 try:
-    sink = video_sink("-", info(), size=(96, 64))
+    sink = video_sink("-", info())
     fill(sink, 300)
     sink.close()
 except SinkError as error:
@@ -164,8 +145,6 @@ except SinkError as error:
     raise SystemExit(1)
 """
     with Path("/dev/full").open("wb") as full:
-        process = subprocess.run(
-            [sys.executable, "-c", code, str(ROOT)], stdout=full, stderr=subprocess.PIPE, timeout=150, check=False
-        )
+        process = run_script(code, stdout=full)
     assert process.returncode == 1
     assert b"no space left" in process.stderr

@@ -12,7 +12,7 @@ from test_live_sinks import item, names, open_file
 
 from rtseg.core.errors import SinkError
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.io.outputs.partial_file import PartialFile
+from rtseg.io.outputs.file_sink import PartialFile
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink

@@ -47,13 +47,11 @@ def main() -> int:
     message = gst.gst_bus_timed_pop_filtered(
         bus, _SECOND if failed else _FOREVER, _ERROR | (0 if failed else _END_OF_STREAM)
     )
-    text = None
-    if failed or gst.gst_message_get_structure(message):
-        text = _error_of(gst, message) if message else "ERROR: pipeline doesn't want to play."
-    if text is not None:
-        print(text, flush=True)
+    complete = not failed and not gst.gst_message_get_structure(message)
+    if not complete:
+        print(_error_of(gst, message) if message else "ERROR: pipeline doesn't want to play.", flush=True)
     gst.gst_element_set_state(pipeline, _NULL)
-    return 0 if text is None else 1
+    return 0 if complete else 1
 
 
 def _error_of(gst: ctypes.CDLL, message: _Pointer) -> str:

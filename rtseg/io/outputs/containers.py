@@ -199,8 +199,7 @@ def container_for(output: str) -> Container:
         return CONTAINERS[".mkv"]
     suffix = Path(output).suffix.lower()
     if suffix not in CONTAINERS:
-        known = ", ".join(CONTAINERS)
-        raise SinkError(f"unknown container suffix '{suffix}' of {output}; supported are {known}")
+        raise SinkError(f"unknown container suffix '{suffix}' of {output}; supported are {', '.join(CONTAINERS)}")
     return CONTAINERS[suffix]
 
 

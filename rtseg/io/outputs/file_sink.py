@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +14,19 @@ import av
 from av.container import InputContainer
 
 from rtseg.core.errors import SinkError, reason
+from rtseg.core.files import create_partial, partial_name
 from rtseg.core.frame import Passthrough, ProcessedFrame
 from rtseg.io.outputs import Sink
 from rtseg.io.outputs.containers import STDOUT
-from rtseg.io.outputs.partial_file import PartialFile
 
 _FINISH_SECONDS, _ABORT_SECONDS = 30.0, 1.5
 """Time limits for an encoder in another process to write its last frames."""
 
 _END_SECONDS = 2.0
 """Number of seconds that are read at the end of a file if `last_seconds` is set; contains a key frame."""
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""Errors of `os.link` on file systems without hard links, such as exFAT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,77 @@ class FileWriter(Protocol):
     def written_file(self, path: Path | None, frames: int) -> WrittenFile:
         """Return the description of the file with this path and number of frames."""
         return WrittenFile(path, frames, self.size)
+
+
+class PartialFile:
+    """Output file with a temporary name (`create_partial`) until it is complete. The input `source` is not overwritten.
+
+    Raises:
+        SinkError: `output` is a folder, is the input, exists and must not be replaced, or its folder can't be written.
+    """
+
+    def __init__(self, output: str, *, source: str | None = None, overwrite: bool = True) -> None:
+        self.final = Path(output)
+        self._overwrite = overwrite
+        try:
+            self._check(source)
+            self.path = create_partial(self.final)
+        except (OSError, ValueError) as error:
+            raise SinkError(f"can't write {output}: {reason(error)}") from error
+
+    def _check(self, source: str | None) -> None:
+        final, folder = self.final, self.final.parent
+        if final.is_dir():
+            raise SinkError(f"can't write {final}: it is a folder; name a file in it")
+        if not folder.exists():
+            raise SinkError(f"can't write {final}: no such folder: {folder}")
+        if not folder.is_dir():
+            raise SinkError(f"can't write {final}: {folder} is not a folder")
+        if source is not None and Path(source).exists() and final.exists() and final.samefile(source):
+            raise SinkError(f"{final} would overwrite the input {source}; give the output another name")
+        if final.exists() and not self._overwrite:
+            raise SinkError(f"{final} exists; leave out --no-overwrite to replace it, or give the output another name")
+        if final.exists() and not final.is_file():
+            raise SinkError(f"can't write {final}: it exists and is not a regular file")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Message about an existing file with the default temporary name, if any."""
+        default_path = self.final.with_name(partial_name(self.final))
+        if self.path == default_path:
+            return ()
+        return (f"{default_path} existed before and was not changed; if it is the rest of an earlier run, remove it",)
+
+    def publish(self) -> None:
+        """Rename the complete file to its final name.
+
+        Raises:
+            SinkError: the file can't be renamed, or the final name exists now and must not be replaced.
+        """
+        try:
+            if self._overwrite:
+                self.path.replace(self.final)
+            else:
+                self._rename_to_free_name()
+        except OSError as error:
+            raise SinkError(f"{self.path} is complete but can't be renamed to {self.final}: {reason(error)}") from error
+
+    def _rename_to_free_name(self) -> None:
+        try:
+            os.link(self.path, self.final)  # unlike a rename, this fails if the name exists now
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(self.final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            self.path.rename(self.final)
+            return
+        self.path.unlink()
+
+    def discard(self) -> None:
+        """Remove the temporary file. Does not raise."""
+        with contextlib.suppress(OSError):  # the folder was removed
+            self.path.unlink(missing_ok=True)
 
 
 class FileSink(Sink):

@@ -148,6 +148,8 @@ class MaskFolder(Sink):
     """
 
     written = 0
+    partial_path: Path = Path()
+    """Path of the folder until it is complete."""
 
     def __init__(self, path: str, info: StreamInfo, only: Sequence[int] | None, classes: Sequence[str]) -> None:
         """Create the folder with its temporary name, after `check_mask_path`; see `open_mask_sink`.
@@ -158,7 +160,7 @@ class MaskFolder(Sink):
         self.name = Path(path).name
         self._only = only
         self._folder = Path(os.path.realpath(path))
-        self._partial = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
+        self.partial_path = self._folder.with_name(shortened_name(self._folder.name, ".partial"))
         description = {
             "format": "rtseg masks",
             "version": 1,
@@ -170,20 +172,15 @@ class MaskFolder(Sink):
             "no_class": NO_CLASS,
         }
         try:
-            _remove(self._partial)
-            self._partial.mkdir(parents=True)
-            (self._partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+            _remove(self.partial_path)
+            self.partial_path.mkdir(parents=True)
+            (self.partial_path / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise SinkError(f"can't create the folder {self._partial}: {reason(error)}") from error
-
-    @property
-    def partial_path(self) -> Path:
-        """Path of the folder until it is complete."""
-        return self._partial
+            raise SinkError(f"can't create the folder {self.partial_path}: {reason(error)}") from error
 
     def write(self, item: ProcessedFrame) -> None:
         """Write one PNG."""
-        file = self._partial / f"{item.frame.index:06d}.png"
+        file = self.partial_path / f"{item.frame.index:06d}.png"
         encoded, data = cv2.imencode(".png", class_mask(item, self._only))
         if not encoded:
             raise SinkError(f"can't encode {file} as PNG")
@@ -203,17 +200,17 @@ class MaskFolder(Sink):
             _remove(earlier)
             if self._folder.exists():
                 self._folder.rename(earlier)
-            self._partial.rename(self._folder)
+            self.partial_path.rename(self._folder)
             _remove(earlier)
         except OSError as error:
-            message = f"{self._partial} is complete but can't be renamed to {self._folder}: {reason(error)}"
+            message = f"{self.partial_path} is complete but can't be renamed to {self._folder}: {reason(error)}"
             raise SinkError(message) from error
 
     def abort(self) -> None:
         """Keep the folder under its temporary name. Remove it if it contains no masks."""
         if self.written == 0:
             with contextlib.suppress(OSError):
-                _remove(self._partial)
+                _remove(self.partial_path)
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
