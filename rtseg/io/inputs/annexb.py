@@ -42,13 +42,7 @@ class RawPackets(Packets):
     """Reader for the packets of a raw stream."""
 
     def __init__(self, stream: ByteStream, codec: str, timeout_seconds: float) -> None:
-        """Take over a byte stream of raw H.264 or HEVC.
-
-        Args:
-            stream: the byte stream; closed by this object.
-            codec: return value of `raw_codec`.
-            timeout_seconds: longest time without a complete packet.
-        """
+        """Take over a byte stream of this codec. `timeout_seconds` is the longest time without a complete packet."""
         stream.finish_opening()
         self.codec = codec
         self._stream, self._timeout = stream, timeout_seconds

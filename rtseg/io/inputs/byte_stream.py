@@ -178,12 +178,7 @@ class TcpStream(ByteStream):
 
 
 class HttpResponse(ByteStream):
-    """Response to a GET request.
-
-    Args:
-        url, name, timeout_seconds: as for `ByteStream`.
-        first: first byte of the requested range; None: the request has no range.
-    """
+    """Response to a GET request. `first` is the first byte of the requested range; None: the request has no range."""
 
     def __init__(self, url: str, name: str, timeout_seconds: float, *, first: int | None = None) -> None:
         self._first = first

@@ -40,14 +40,7 @@ class Jump:
 
 
 class ClockSegments:
-    """Segments of a recording and their offsets.
-
-    Args:
-        streams: state of each stream by its index.
-        video: state of the video stream that is processed.
-        arbitrary: whether the format's clock may start anywhere and jump.
-        first_offset: offset of the first segment in seconds.
-    """
+    """Segments of a recording and their offsets. `arbitrary` is that of `Clock`; `first_offset` is in seconds."""
 
     def __init__(
         self, streams: Mapping[int, StreamState], video: StreamState, *, arbitrary: bool, first_offset: Fraction
@@ -105,17 +98,11 @@ class ClockSegments:
     def is_gap(self, stream: StreamState, stamp: int) -> bool:
         """Return whether a step forward is a gap in this stream only: another stream is near that time in the same segment."""
         assert stream.last is not None
-        if stamp <= stream.last:
-            return False
-        others = (
-            other
+        seconds = stamp * stream.tick
+        return stamp > stream.last and any(
+            other.last is not None and abs(other.last * other.tick - seconds) <= stream.max_gap_seconds
             for other in self._streams.values()
             if other.is_reference and other is not stream and other.segment == stream.segment
-        )
-        seconds = stamp * stream.tick
-        return any(
-            other.last is not None and abs(other.last * other.tick - seconds) <= stream.max_gap_seconds
-            for other in others
         )
 
     def enter(self, stream: StreamState, stamp: int) -> bool:
@@ -125,7 +112,12 @@ class ClockSegments:
         fitting: list[tuple[Fraction, int]] = []
         for segment in range(stream.segment + 1, len(self.offsets)):
             begin = stamp * stream.tick + self.offsets[segment]
-            now = self._position(segment)
+            positions = [
+                other.last * other.tick + self.offsets[segment]
+                for other in self._streams.values()
+                if other.last is not None and other.segment == segment
+            ]
+            now = max(positions, default=Fraction(0))  # of the furthest stream, on the output timeline
             if end - OVERLAP_SECONDS <= begin <= max(end, now) + GAP_SECONDS:
                 fitting.append((abs(begin - now), segment))
         if not fitting:
@@ -133,15 +125,6 @@ class ClockSegments:
         # Segments without this stream are skipped: all streams are at about the same time.
         stream.segment, stream.display_end = min(fitting)[1], None
         return True
-
-    def _position(self, segment: int) -> Fraction:
-        """Return the position of the furthest stream of a segment, in seconds on the output timeline."""
-        positions = [
-            stream.last * stream.tick + self.offsets[segment]
-            for stream in self._streams.values()
-            if stream.last is not None and stream.segment == segment
-        ]
-        return max(positions, default=Fraction(0))
 
     def follow(self, stream: StreamState, stamp: int) -> None:
         """Set the segment of a stream whose jumps don't count (subtitles, data): the one that puts it nearest to the video."""

@@ -140,7 +140,11 @@ class Connection(Source):
                     skipped += 1
                     continue
                 skipped = -1
-                self._record_arrival(packet, now_ns)
+                self._arrival_times.set_stamps(packet, now_ns)
+                if self._times is not None:
+                    self._times.expect(packet)
+                elif packet.pts is not None:
+                    self._arrival_times.add(packet.pts, now_ns)
             begin = time.perf_counter()
             if not undecoded:
                 undecoded_since = begin
@@ -178,13 +182,6 @@ class Connection(Source):
                 if self.file_seconds is None:
                     raise Disconnected(f"{self._name}: the stream ended")
                 return
-
-    def _record_arrival(self, packet: Packet[Any], now_ns: int) -> None:
-        self._arrival_times.set_stamps(packet, now_ns)
-        if self._times is not None:
-            self._times.expect(packet)
-        elif packet.pts is not None:
-            self._arrival_times.add(packet.pts, now_ns)
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         with self._lock:

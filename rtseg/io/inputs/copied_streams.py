@@ -10,8 +10,7 @@ from av import Packet
 from av.container import InputContainer
 
 from rtseg.core.frame import Passthrough
-from rtseg.io.inputs.avi_frame_order import AviFrameOrder
-from rtseg.io.inputs.copied_video import CopiedVideo
+from rtseg.io.inputs.copied_video import AviFrameOrder, CopiedVideo
 from rtseg.io.inputs.timestamps import PacketTimes, Span, fraction
 
 _PREROLL_SECONDS = Fraction(8, 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,7 +14,6 @@ from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo, time_code_of
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.io.codecs import decoder_name
-from rtseg.io.inputs.audio_changes import changing_audio, has_adts
 from rtseg.io.inputs.extra_data import outside_streams
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.h264_fields import FieldDetector
@@ -202,7 +202,7 @@ def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
     changing = frozenset[int]()
     if path != STDIN and any(map(has_adts, container.streams.audio)):
         with open_input(path, allow_protocols=options.allow_protocols) as other:
-            changing = changing_audio(other)
+            changing = _changing_audio(other)
     return OpenedFile(container, video, span, time_base, codec, changing, notes)
 
 
@@ -227,3 +227,28 @@ def _seek(opened: OpenedFile) -> bool:
         except (av.FFmpegError, OSError):
             return False
     return False
+
+
+def _changing_audio(container: InputContainer) -> frozenset[int]:
+    """Return the indices of AAC streams whose profile, rate or channels change. Reads the file to its end or to damage.
+
+    A container with one header per stream can't store copies of them.
+    """
+    streams = [stream for stream in container.streams.audio if has_adts(stream)]
+    first: dict[int, tuple[int, int]] = {}
+    changing = set()
+    with suppress(av.FFmpegError):  # Decoding the video meets the same damage and reports it.
+        for packet in container.demux(streams):
+            head = bytes(memoryview(packet)[:4]) if packet.size > 7 else b""
+            if head[:1] == b"\xff" and head[1] & 0xF6 == 0xF0:
+                # Profile, sampling frequency index and channel configuration (ISO/IEC 13818-7, 6.2.1) without the private bit.
+                parameters = head[2] & 0xFD, head[3] & 0xC0
+                if first.setdefault(packet.stream_index, parameters) != parameters:
+                    changing.add(packet.stream_index)
+    return frozenset(changing)
+
+
+def has_adts(stream: object) -> bool:
+    """Return whether a stream is AAC with its parameters only in the header of each packet (ADTS), as in MPEG-TS."""
+    context = getattr(stream, "codec_context", None)
+    return context is not None and context.name == "aac" and not context.extradata

@@ -11,7 +11,6 @@ import av
 from av import Packet
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from rtseg.core.errors import Disconnected
 from rtseg.io.codecs import decoder_name
@@ -96,12 +95,18 @@ class DemuxedPackets(Packets):
         self._container, self._name, self._wait_readable = container, name, wait_readable
         self._on_end, self._on_close = on_end, on_close
         try:
-            self._video = video = _choose_video(container, name)
+            video, _ = choose_video(name, container, MAX_PIXELS, None)
             self.codec = decoder_name(video, decoder)
         except BaseException:
             self.close()
             raise
-        self.codec_context = video.codec_context
+        self._video, self.codec_context = video, video.codec_context
+        container.flags &= ~GENERATE_PTS  # it delays frames until their times are known
+        video.codec_context.thread_type = "SLICE"  # with frame threads, each thread adds a delay of one frame
+        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if container.format.name in ("mjpeg", "mpjpeg"):
+            # Otherwise half a JPEG is decoded as a whole frame, in part gray.
+            video.codec_context.options |= {"err_detect": "explode"}
         self.time_base = fraction(video.time_base) or Fraction(1, 1000)
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
@@ -179,15 +184,3 @@ def safe_error_text(error: Exception) -> str:
         return "no data arrived in time"
     text = getattr(error, "strerror", None) or type(error).__name__
     return str(text)[:1].lower() + str(text)[1:]
-
-
-def _choose_video(container: InputContainer, name: str) -> VideoStream:
-    video, _ = choose_video(name, container, MAX_PIXELS, None)
-    context = video.codec_context
-    container.flags &= ~GENERATE_PTS  # it delays frames until their times are known
-    context.thread_type = "SLICE"  # with frame threads, each thread adds a delay of one frame
-    options = {"max_pixels": str(MAX_PIXELS)}
-    if container.format.name in ("mjpeg", "mpjpeg"):
-        options["err_detect"] = "explode"  # otherwise half a JPEG is decoded as a whole frame, in part gray
-    context.options = options
-    return video

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -99,8 +100,7 @@ def _check_ranges(
     """Check that the server supports the byte ranges in a playlist, by one request. Nothing is checked without byte ranges.
 
     Args:
-        text: content of the playlist.
-        name, timeout_seconds: as for `check_playlist_at`.
+        text, name, timeout_seconds: content of the playlist; as for `check_playlist_at`.
         url: URL of the playlist; empty: entries without a server are local files.
         schemes: URL schemes that may be requested.
 
@@ -124,11 +124,8 @@ def _check_ranges(
 
 
 def _read(url: str, name: str, timeout_seconds: float) -> bytes:
-    response = HttpResponse(url, name, timeout_seconds)
-    try:
+    with closing(HttpResponse(url, name, timeout_seconds)) as response:
         return response.peek(_MAX_PLAYLIST_BYTES)
-    finally:
-        response.close()
 
 
 def _first_entry(text: bytes) -> str:

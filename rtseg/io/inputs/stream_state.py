@@ -70,7 +70,6 @@ class StreamState:
         """Return whether a stamp follows the last one without a jump.
 
         Args:
-            stamp: time stamp to test.
             reordered: whether a small step back is allowed.
             last: stamp before it; None: `self.last`.
         """
@@ -84,12 +83,7 @@ class StreamState:
 
 
 class Lookahead:
-    """Queue of packets that were read ahead, from the current packet on.
-
-    Args:
-        packets: all further packets in reading order.
-        queue: packets before those.
-    """
+    """Queue of packets that were read ahead, from the current packet on. `packets` are all further ones in reading order."""
 
     def __init__(self, packets: Iterator[Packet[Any]], queue: deque[Packet[Any]] | None = None) -> None:
         self.packets = packets

@@ -114,9 +114,7 @@ class FrameTimes(Generic[T]):
     def stamp_of(self, frame: VideoFrame, *, sparse: bool = True) -> tuple[int | None, bool]:
         """Return the time stamp of the next decoded frame, and whether it is guessed; see `put`.
 
-        Args:
-            frame: next frame of the decoder.
-            sparse: whether decoding times may replace missing presentation times.
+        `sparse` states whether decoding times may replace missing presentation times.
         """
         decoding_time = self._decoding_times.popleft() if self._decoding_times else None
         guessed = frame.pts is None and self.has_presentation_times
@@ -126,10 +124,9 @@ class FrameTimes(Generic[T]):
         return frame.dts if guessed else decoding_time, guessed
 
     def put(self, frame: T, stamp: int | None, *, guessed: bool = False) -> Iterator[tuple[T, int]]:
-        """Take a frame and yield those whose times are certain. Most frames are held until the next one.
+        """Take the next frame in presentation order and yield those whose times are certain, mostly all but this one.
 
         Args:
-            frame: next frame in presentation order.
             stamp: its time stamp; None: missing.
             guessed: whether the stamp is that of the packet after which the decoder output the frame. After a gap such
                 a stamp is ignored.
