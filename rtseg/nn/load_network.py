@@ -57,11 +57,8 @@ class Network:
     notes: tuple[str, ...]
     """Assumptions that were made, one sentence each."""
 
-    unet: UNet | None
-    """The network itself, if rtseg trained it."""
-
-    imported: Imported | None
-    """The network itself, if another library trained it."""
+    original: UNet | Imported
+    """The network itself: trained by rtseg, or by another library."""
 
 
 def open_network(
@@ -88,10 +85,10 @@ def open_network(
         description = replace(description, classes=preprocessing.classes or description.classes)
         if len(description.classes) != model.classes:
             raise ModelError(f"{path} has {model.classes} classes, but --classes names {len(description.classes)}")
-        return Network(ImageToScores(fold_batch_norm(model)).eval(), description, (), model, None)
+        return Network(ImageToScores(fold_batch_norm(model)).eval(), description, (), model)
     imported = import_checkpoint(path, size, preprocessing)
     module = ImportedToScores(imported.module, imported.mean, imported.std).eval()
-    return Network(module, imported.description, imported.assumptions, None, imported)
+    return Network(module, imported.description, imported.assumptions, imported)
 
 
 def is_rtseg_checkpoint(path: Path) -> bool:

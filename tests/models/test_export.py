@@ -35,15 +35,8 @@ Array = npt.NDArray[Any]
 
 def make_description(model: UNet, **changes: Any) -> ModelInfo:
     names = tuple(f"class{i}" for i in range(model.classes))
-    fields = {
-        "name": "test",
-        "classes": names,
-        "input_size": (96, 64),
-        "network": f"unet-{model.variant}",
-        "precision": "fp32",
-        "head_stride": 2,
-    }
-    return ModelInfo(**{**fields, **changes})
+    base = ModelInfo("test", names, (96, 64), network=f"unet-{model.variant}", precision="fp32", head_stride=2)
+    return dataclasses.replace(base, **changes)
 
 
 def synthetic_frame(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -87,27 +80,21 @@ def test_export_follows_contract(onnx_file: Path, bundled: tuple[UNet, ModelInfo
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_export_in_onnx_runtime_agrees_with_network(onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_export_agrees_with_network(runtime: str, onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
+    pytest.importorskip(runtime)
     image = np.concatenate([synthetic_frame(*size), synthetic_frame(*size)[:, :, ::-1]])  # N is free too
-    classes = onnx_class_maps(onnx_file, image)
+    if runtime == "openvino":
+        from rtseg.inference.openvino import OpenVinoBackend
+
+        classes = class_maps(OpenVinoBackend(onnx_file, precision="fp32"), image)
+    else:
+        classes = onnx_class_maps(onnx_file, image)
     with torch.inference_mode():
         expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
     assert classes.shape == (2, *size)
     assert len(np.unique(expected)) >= 5
     assert (classes == expected).mean() > 0.999  # FP16 against FP32
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_export_in_openvino_agrees_with_network(onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
-    pytest.importorskip("openvino")
-    from rtseg.inference.openvino import OpenVinoBackend
-
-    image = synthetic_frame(*size)
-    classes = class_maps(OpenVinoBackend(onnx_file, precision="fp32"), image)
-    with torch.inference_mode():
-        expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
-    assert (classes == expected).mean() > 0.999
 
 
 def test_export_refuses_description_with_other_number_of_classes(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ class CheckpointModel:
     def graph(self, size: tuple[int, int], batch: int, precision: str) -> onnx.ModelProto:
         """Export the network. The sizes of an rtseg U-Net are free; those of an imported network are fixed."""
         precision = "fp32" if precision == "int8" else precision
-        if self._network.unet is not None:
-            return export_unet(self._network.unet, replace(self.description, input_size=size), precision)
-        imported = self._network.imported
-        assert imported is not None
-        exported = export_module(imported.module, torch.zeros(batch, 3, size[1], size[0]))
-        preprocessing = Preprocessing(self.description.classes, imported.mean, imported.std, "nchw")
+        original = self._network.original
+        if isinstance(original, UNet):
+            return export_unet(original, replace(self.description, input_size=size), precision)
+        exported = export_module(original.module, torch.zeros(batch, 3, size[1], size[0]))
+        preprocessing = Preprocessing(self.description.classes, original.mean, original.std, "nchw")
         model, info, _ = to_contract(exported, self._path, size, batch, precision, preprocessing)
         write_description(model, replace(self.description, precision=info.precision, input_size=size))
         return model
@@ -44,34 +43,26 @@ class CheckpointModel:
     def reference_model(self, size: tuple[int, int]) -> ReferenceModel:
         """Return the network, run by torch in FP32 on the CPU, without the modules that the export adds."""
         runner = f"run in FP32 by torch {torch.__version__}"
-        unet, imported = self._network.unet, self._network.imported
-        if unet is not None:
+        original = self._network.original
+        if isinstance(original, UNet):
             label = f"{self._path.name}, {runner}"
-            return scores_reference(_unet_scores(unet), (112.0,) * 3, (64.0,) * 3, label, uses_255_scale=True)
-        assert imported is not None
-        module = imported.module
-
-        def run(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            with torch.inference_mode():
-                scores: npt.NDArray[Any] = module(torch.from_numpy(image)).numpy()
-            return scores
-
+            run = partial(_run_unet, original)
+            return scores_reference(run, (112.0,) * 3, (64.0,) * 3, label, uses_255_scale=True)
         # The comparison does not verify the import itself, so the label names it.
         label = f"rtseg's reading of the weights in {self._path.name}"
-        return scores_reference(run, imported.mean, imported.std, f"{label}, {runner}")
+        return scores_reference(partial(_run, original.module), original.mean, original.std, f"{label}, {runner}")
 
 
-def _unet_scores(network: UNet) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    """Return a function that runs a U-Net with BatchNorm not folded, and with padding and upsampling outside torch."""
-    network = network.eval()
+def _run(network: torch.nn.Module, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    with torch.inference_mode():
+        scores: npt.NDArray[Any] = network(torch.from_numpy(image)).numpy()
+    return scores
 
-    def run(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        height, width = image.shape[2:]
-        padded = np.pad(image, ((0, 0), (0, 0), (0, -height % STRIDE), (0, -width % STRIDE)))
-        with torch.inference_mode():
-            scores = network(torch.from_numpy(padded)).numpy()[0]
-        rows, columns = -(-height // HEAD_STRIDE), -(-width // HEAD_STRIDE)
-        upsampled = upsample(scores[:, :rows, :columns], (HEAD_STRIDE * rows, HEAD_STRIDE * columns))
-        return upsampled[None, :, :height, :width]
 
-    return run
+def _run_unet(network: UNet, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Run a U-Net with BatchNorm not folded, and with padding and upsampling outside torch."""
+    height, width = image.shape[2:]
+    padded = np.pad(image, ((0, 0), (0, 0), (0, -height % STRIDE), (0, -width % STRIDE)))
+    rows, columns = -(-height // HEAD_STRIDE), -(-width // HEAD_STRIDE)
+    scores = _run(network, padded)[0, :, :rows, :columns]
+    return upsample(scores, (HEAD_STRIDE * rows, HEAD_STRIDE * columns))[None, :, :height, :width]

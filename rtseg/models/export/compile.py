@@ -53,13 +53,8 @@ def compile_model(
         write_description(exported, description)
     graph = fix_input(exported, facts.input_size, facts.batch)
     if facts.target in ("tensorrt", "tensorrt-rtx"):
-        plan, share, warnings = build_plan(
-            cast_classes_via_float(graph).SerializeToString(),
-            facts.target,
-            options,
-            timing_cache=timing_cache,
-            progress=progress,
-        )
+        model = cast_classes_via_float(graph).SerializeToString()
+        plan, share, warnings = build_plan(model, facts.target, options, timing_cache, progress)
         staged.write_bytes(plan)
         return graph, share, warnings
     if facts.target == "onnx":

@@ -183,7 +183,7 @@ def _output_nodes(
 ) -> tuple[list[onnx.NodeProto], onnx.ValueInfoProto]:
     """Return nodes from the network's output to `scores`, `[N, C, h, w]`, or to `classes`; and that output of the model."""
     rows, columns = output.size
-    element = _element_type(model, _PREFIX + output.name)
+    element = model.graph.output[0].type.tensor_type.elem_type
     chain = _Chain(model.graph, _PREFIX + output.name, "rtseg/output")
     if output.quantized is not None:
         scale, zero = output.quantized
@@ -232,10 +232,3 @@ def _infer_shapes(model: onnx.ModelProto, path: Path, size: tuple[int, int]) -> 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-
-
-def _element_type(model: onnx.ModelProto, name: str) -> int:
-    graph = model.graph
-    return next(
-        (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info) if v.name == name), 0
-    )

@@ -51,15 +51,10 @@ def inline_branches(model: onnx.ModelProto, path: Path) -> None:
         if not conditions:
             return
         values = evaluate_tensors(model, conditions, path)
-        nodes = [
-            replacement
-            for node in model.graph.node
-            for replacement in (
-                _branch_nodes(node, bool(np.all(values[node.input[0]])), model.graph)
-                if node.op_type == "If" and node.input[0] in values
-                else [node]
-            )
-        ]
+        nodes = []
+        for node in model.graph.node:
+            known = node.op_type == "If" and node.input[0] in values
+            nodes += _branch_nodes(node, bool(np.all(values[node.input[0]])), model.graph) if known else [node]
         replace_nodes(model.graph, nodes)
 
 

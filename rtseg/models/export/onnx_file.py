@@ -72,10 +72,8 @@ def contract_description(model: onnx.ModelProto, origin: str) -> ModelInfo | Non
 
 def write_description(model: onnx.ModelProto, description: ModelInfo) -> None:
     """Write a description into the metadata of a model."""
-    for entry in list(model.metadata_props):
-        if entry.key == METADATA_KEY:
-            model.metadata_props.remove(entry)
-    model.metadata_props.add(key=METADATA_KEY, value=description.to_json())
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**properties, METADATA_KEY: description.to_json()})
 
 
 def fix_input(model: onnx.ModelProto, size: tuple[int, int], batch: int) -> onnx.ModelProto:

@@ -76,11 +76,10 @@ def tensor_shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ..
         shape = shape_of(value)
         if value.type.tensor_type.HasField("shape") and None not in shape:
             shapes[value.name] = tuple(int(length or 0) for length in shape)
-    computed = [name for node in graph.node for name in node.output if name]
     upstream = _upstream(model, [output.name for output in graph.output])
     if all(name in shapes for name in upstream):
         return shapes
-    results = evaluate_tensors(model, [name for name in computed if name in upstream], path)
+    results = evaluate_tensors(model, sorted(upstream), path)
     return {**shapes, **{name: tuple(value.shape) for name, value in results.items() if hasattr(value, "shape")}}
 
 

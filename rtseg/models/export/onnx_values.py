@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
 
 from onnx import TensorProto
 
@@ -71,20 +73,15 @@ def arithmetic(operator: str, inputs: Sequence[Values]) -> Values:
     if operator == "Reciprocal":
         return _divide(discrete_values(1.0), inputs[0])
     if operator in ("Add", "Sum", "Mean"):
-        total = inputs[0]
-        for values in inputs[1:]:
-            total = combine(lambda a, b: a + b, total, values)
+        total = reduce(partial(combine, add), inputs)
         return multiply(total, 1 / len(inputs)) if operator == "Mean" else total
     if operator in ("Max", "Min"):
-        result = inputs[0]
-        for values in inputs[1:]:
-            result = combine(max if operator == "Max" else min, result, values)
-        return result
+        return reduce(partial(combine, max if operator == "Max" else min), inputs)
     if len(inputs) != 2:
         return ANY
     first, second = inputs
     if operator == "Sub":
-        return combine(lambda a, b: a + b, first, multiply(second, -1.0))
+        return combine(add, first, multiply(second, -1.0))
     if operator == "Mul":
         for factor, other in ((first, second), (second, first)):
             if factor.low == factor.high:

@@ -68,83 +68,57 @@ def onnx_reference(path: Path, preprocessing: Preprocessing, output: Output, bat
     Raises:
         ModelError: ONNX Runtime can't load it.
     """
-    runner = _OnnxRunner(path, preprocessing, output, batch)
-    label = f"{path.name}, run as it is by {onnxruntime_name()}, {output.describe()}"
-    return ReferenceModel(runner.run, label, runner.check)
+    session = create_session(path, str(path))
+    source = session.get_inputs()[0]
+    layout = input_layout(source.shape, path, preprocessing.layout)
+    mean, std = preprocessing.mean or (), preprocessing.std or ()  # a uint8 input has none
+    observed = _ObservedValues(output, path)
 
-
-class _OnnxRunner:
-    """A session of a file, and the values that its output had so far."""
-
-    def __init__(self, path: Path, preprocessing: Preprocessing, output: Output, batch: int) -> None:
-        self._session = create_session(path, str(path))
-        self._input = self._session.get_inputs()[0]
-        self._layout = input_layout(self._input.shape, path, preprocessing.layout)
-        self._path, self._preprocessing, self._output, self._batch = path, preprocessing, output, batch
-        self._observed = _ObservedValues(output)
-
-    def run(self, image: RgbImage) -> ClassMap:
-        """Return the class map, uint8 `[H, W]`, of an image, uint8 `[H, W, 3]` RGB."""
-        size = image.shape[:2]
+    def run(image: RgbImage) -> ClassMap:
         tensor: Array = image
-        if self._input.type != "tensor(uint8)":
-            assert self._preprocessing.mean is not None
-            assert self._preprocessing.std is not None
-            normalized = normalize(
-                image, self._preprocessing.mean, self._preprocessing.std, self._preprocessing.uses_255_scale
-            )
-            tensor = normalized.astype(np.float16 if self._input.type == "tensor(float16)" else np.float32)
-        if self._layout == "nchw":
+        if source.type != "tensor(uint8)":
+            normalized = normalize(image, mean, std, preprocessing.uses_255_scale)
+            tensor = normalized.astype(np.float16 if source.type == "tensor(float16)" else np.float32)
+        if layout == "nchw":
             tensor = tensor.transpose(2, 0, 1)
-        images = np.ascontiguousarray(np.broadcast_to(tensor, (self._batch, *tensor.shape)))
+        images = np.ascontiguousarray(np.broadcast_to(tensor, (batch, *tensor.shape)))
         try:
-            (values,) = self._session.run([self._output.name], {self._input.name: images})
+            (values,) = session.run([output.name], {source.name: images})
         except Exception as error:  # onnxruntime's exceptions share no public base
-            raise ModelError(f"{self._path}: ONNX Runtime can't run it ({error_summary(error)})") from error
-        return self._class_map(np.asarray(values), size)
-
-    def _class_map(self, values: Array, size: tuple[int, int]) -> ClassMap:
-        output = self._output
-        axis = output.axis
+            raise ModelError(f"{path}: ONNX Runtime can't run it ({error_summary(error)})") from error
         if output.quantized is not None:
             scale, zero = output.quantized
             values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
-        if axis is None:
-            plane = values.reshape(self._batch, *output.size)[0]
-            self._observed.add(plane)
-            if output.kind == "classes":
-                self.check()  # before the conversion to uint8, which could make class indices of other values
-                return _class_map(plane)
-            return _class_map(upsample(plane[None].astype(np.float32), size)[0] > output.threshold)
-        self._observed.add(values)
-        scores = np.moveaxis(values, axis, 0).astype(np.float32)
-        scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
-        scores = upsample(scores.reshape(len(scores), *output.size), size)
-        best = scores.argmax(axis=0)
-        if output.kind == "multilabel":
-            best = np.where(scores.max(axis=0) > output.threshold, best + 1, 0)
-        return _class_map(best)
+        values = values if output.axis is not None else values.reshape(batch, *output.size)[0]
+        observed.add(values)
+        if output.kind == "classes":
+            observed.check()  # before the conversion to uint8, which could make class indices of other values
+        return _class_map_of(values, output, image.shape[:2])
 
-    def check(self) -> None:
-        """Compare the observed values with the detected kind of output.
+    label = f"{path.name}, run as it is by {onnxruntime_name()}, {output.describe()}"
+    return ReferenceModel(run, label, observed.check)
 
-        Raises:
-            ModelError: they contradict each other; the message names the option that resolves it.
-        """
-        contradiction = self._observed.contradiction()
-        if contradiction:
-            name, kind = self._output.name, self._output.kind
-            prefix = f"its output '{name}' was read as {kind}, but"
-            if self._output.kind_given:
-                prefix = f"--output-kind {kind} does not fit its output '{name}':"
-            raise ModelError(f"{self._path}: {prefix} {contradiction}")
+
+def _class_map_of(values: Array, output: Output, size: Sequence[int]) -> ClassMap:
+    """Return the class map, of (rows, columns) `size`, of the first image of an output, or of its one value per pixel."""
+    if output.kind == "classes":
+        return _class_map(values)
+    if output.axis is None:
+        return _class_map(upsample(values[None].astype(np.float32), size)[0] > output.threshold)
+    scores = np.moveaxis(values, output.axis, 0).astype(np.float32)
+    scores = scores.reshape(len(scores), -1)[:, : output.size[0] * output.size[1]]  # of the first image
+    scores = upsample(scores.reshape(len(scores), *output.size), size)
+    best = scores.argmax(axis=0)
+    if output.kind == "multilabel":
+        best = np.where(scores.max(axis=0) > output.threshold, best + 1, 0)
+    return _class_map(best)
 
 
 class _ObservedValues:
     """Statistics of the values of an output over all images."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, output: Output, path: Path) -> None:
+        self._output, self._path = output, path
         self._low, self._high = np.inf, -np.inf
         self._integers = True
         self._nan = False
@@ -172,7 +146,20 @@ class _ObservedValues:
             self._pixels += sums.size
             self._pixels_below_half += int((sums < total / 2).sum())
 
-    def contradiction(self) -> str:
+    def check(self) -> None:
+        """Compare the observed values with the detected kind of output.
+
+        Raises:
+            ModelError: they contradict each other; the message names the option that resolves it.
+        """
+        if contradiction := self._contradiction():
+            name, kind = self._output.name, self._output.kind
+            prefix = f"its output '{name}' was read as {kind}, but"
+            if self._output.kind_given:
+                prefix = f"--output-kind {kind} does not fit its output '{name}':"
+            raise ModelError(f"{self._path}: {prefix} {contradiction}")
+
+    def _contradiction(self) -> str:
         """Return the second half of a sentence about values that contradict the kind of output; empty if there are none."""
         output = self._output
         observed = f"its values are {self._low:.4g} to {self._high:.4g}"

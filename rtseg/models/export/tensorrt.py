@@ -92,12 +92,7 @@ def resolve_engine_target(target: str, options: EngineOptions) -> EngineTarget:
 
 
 def build_plan(
-    model: bytes,
-    target: str,
-    options: EngineOptions,
-    *,
-    timing_cache: Path | None = None,
-    progress: Progress | None = None,
+    model: bytes, target: str, options: EngineOptions, timing_cache: Path, progress: Progress | None
 ) -> tuple[bytes, PrecisionShare, tuple[str, ...]]:
     """Build a plan from a serialized ONNX model of the contract with a fixed input shape.
 
@@ -121,7 +116,7 @@ def build_plan(
     _configure(trt, builder, config, options)
     cache = None
     # In TensorRT for RTX, timing caches have no effect and are deprecated.
-    if target == "tensorrt" and timing_cache is not None:
+    if target == "tensorrt":
         stored = timing_cache.read_bytes() if timing_cache.is_file() else b""
         cache = config.create_timing_cache(stored)
         if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another GPU of this capability
@@ -135,7 +130,7 @@ def build_plan(
         raise monitor.exception
     if plan is None:
         raise BackendError(f"{target} can't build the engine: {logger.errors()}")
-    if cache is not None and timing_cache is not None:
+    if cache is not None:
         write_whole(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
     warnings = tuple(dict.fromkeys(" ".join(text.split()) for kind, text in logger.lines if kind == "warning"))
     return bytes(memoryview(plan)), count_share(trt, network), warnings

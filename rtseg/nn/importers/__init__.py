@@ -23,7 +23,7 @@ from rtseg.core.model_info import ModelInfo
 from rtseg.nn.importers.classic import ClassicUNet, rename_legacy_keys
 from rtseg.nn.importers.fastai import DynamicUnet
 from rtseg.nn.importers.load import Stored, load, one_line
-from rtseg.nn.importers.recognize import Family, export_hint, recognize
+from rtseg.nn.importers.recognize import EXPORT_HINT, Family, recognize
 from rtseg.nn.importers.smp import SmpUnet
 from rtseg.nn.importers.weights import BATCH_NORM_EPS, Weights
 from rtseg.nn.preprocessing import Preprocessing
@@ -133,11 +133,11 @@ def _build(
             case Family.SMP:
                 model_class = stored.config.get("_model_class", "Unet")
                 if model_class != "Unet":
-                    raise ModelError(f"config.json names {model_class}, but rtseg builds only Unet; {export_hint()}")
+                    raise ModelError(f"config.json names {model_class}, but rtseg builds only Unet; {EXPORT_HINT}")
                 network = SmpUnet(weights, interpolation=stored.config.get("decoder_interpolation", "nearest"))
         if unused := weights.unused():
             raise ModelError(
-                f"contains {len(unused)} weights that this network does not have ('{unused[0]}'); {export_hint()}"
+                f"contains {len(unused)} weights that this network does not have ('{unused[0]}'); {EXPORT_HINT}"
             )
         network.eval().requires_grad_(False)
         with torch.inference_mode():
@@ -173,7 +173,7 @@ def _assumptions(family: Family, names: Collection[str], stored: Stored, given: 
     assumptions = [stored.choice] if stored.choice else []
     assumptions.append(
         f"a checkpoint contains only weights: a {family.value} with {', '.join(properties[:-1])} and {properties[-1]} is assumed; "
-        f"if yours differs, {export_hint()}"
+        f"if yours differs, {EXPORT_HINT}"
     )
     if given.mean is None and given.std is None:
         usual = "only to the range 0 to 1" if family is Family.CLASSIC else "ImageNet's mean and standard deviation"

@@ -58,6 +58,13 @@ _LOOKS_LIKE = (
 """Patterns of names of other networks, the most specific first."""
 
 
+EXPORT_HINT = (
+    "export it to ONNX where it was trained: `torch.onnx.export(model.eval(), (torch.zeros(1, 3, HEIGHT, WIDTH),), "
+    "'model.onnx')`, and give rtseg model.onnx"
+)
+"""End of messages: how to export a network to ONNX."""
+
+
 def recognize(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[str, Tensor]]:
     """Return the family of a state dict, and its tensors without the prefix (`module.`, `model.`, `_orig_mod.`, …).
 
@@ -75,7 +82,7 @@ def recognize(tensors: Mapping[str, Tensor], origin: str) -> tuple[Family, dict[
         if all(any(re.match(pattern, key) for key in inside) for pattern in required):
             _check_single_network(plain, prefix, origin)
             return family, inside
-    raise ModelError(f"{origin} {_describe_unsupported(plain)}; {export_hint()}")
+    raise ModelError(f"{origin} {_describe_unsupported(plain)}; {EXPORT_HINT}")
 
 
 def _describe_unsupported(names: Iterable[str]) -> str:
@@ -87,14 +94,6 @@ def _describe_unsupported(names: Iterable[str]) -> str:
     return f"is of a network that rtseg does not support (its weights are named {', '.join(names[:3])}, …)"
 
 
-def export_hint() -> str:
-    """Return the instruction to export a network to ONNX, as the rest of a sentence."""
-    return (
-        "export it to ONNX where it was trained: `torch.onnx.export(model.eval(), (torch.zeros(1, 3, HEIGHT, WIDTH),), "
-        "'model.onnx')`, and give rtseg model.onnx"
-    )
-
-
 def _check_single_network(tensors: Mapping[str, Tensor], prefix: str, origin: str) -> None:
     """Raise ModelError if there is a second network. Tensors of losses and metrics are accepted."""
     others = [
@@ -103,4 +102,4 @@ def _check_single_network(tensors: Mapping[str, Tensor], prefix: str, origin: st
         if not key.startswith(prefix) and tensor.ndim >= 3 and tensor.shape[0] > 1
     ]
     if others:
-        raise ModelError(f"{origin} contains more than one network ('{prefix}…' and '{others[0]}'); {export_hint()}")
+        raise ModelError(f"{origin} contains more than one network ('{prefix}…' and '{others[0]}'); {EXPORT_HINT}")
