@@ -167,7 +167,7 @@ def live(
         from rtseg.core.path_conflicts import Input, check_paths, model_inputs, option_inputs, side_outputs
         from rtseg.io.codecs import choose_encoder
         from rtseg.io.inputs.camera import CameraMode
-        from rtseg.live.controls import Controls
+        from rtseg.live.controls import Controls, DisplaySettings
         from rtseg.live.inputs import find_inputs
         from rtseg.live.options import LiveOptions, Outputs, parse_bytes
         from rtseg.live.run import open_smaller, run_live
@@ -217,7 +217,7 @@ def live(
         if adaptive and every_frame:
             raise OptionError("--adaptive drops frames, --every-frame does not allow it; give only one of them")
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
-        controls = Controls(view=view, alpha=alpha, legend=legend)
+        controls = Controls(DisplaySettings(view, alpha, legend))
         with ExitStack() as models:
             network_size = o.parse_size(size)
             streams = min(len(inputs), usable_cores())  # with one camera, all cores work on one frame, for low latency

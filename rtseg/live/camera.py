@@ -16,13 +16,10 @@ from rtseg.pipeline.processor import FrameProcessor
 class LiveSource(Source, Protocol):
     """Source of a live run: a stream that reconnects, or a file at its own frame rate."""
 
-    @property
-    def disconnects(self) -> Disconnects:
-        """Periods without frames."""
-
-    @property
-    def connect_attempted(self) -> threading.Event:
-        """Set after the first frame, or after the first failed attempt to connect."""
+    disconnects: Disconnects
+    """Periods without frames."""
+    connect_attempted: threading.Event
+    """Set after the first frame, or after the first failed attempt to connect."""
 
 
 @dataclass

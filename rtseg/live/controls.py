@@ -19,7 +19,7 @@ ALPHA_STEP = 0.1
 
 @dataclass(frozen=True)
 class DisplaySettings:
-    """Settings of the display at one moment."""
+    """Settings of the display at one moment. Raises OptionError if the view does not exist, or alpha is not 0 to 1."""
 
     view: str = "overlay"
     """One of `VIEWS`."""
@@ -33,90 +33,58 @@ class DisplaySettings:
     paused: bool = False
     """Freeze the window and the page; capture, recordings and metrics continue."""
 
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise OptionError(f"no view '{self.view}'; there are {', '.join(VIEWS)}")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise OptionError(f"alpha is {self.alpha:g}; give a number from 0 (frame only) to 1 (colors only)")
+
+
+DEFAULT_SETTINGS = DisplaySettings()
+
 
 class Controls:
-    """Display settings and requests that any thread may set and that the live loop reads for each frame.
+    """Display settings and requests that any thread may set and that the live loop reads for each frame."""
 
-    Read `settings` once per frame: the view and alpha of one read belong together.
-    """
-
-    def __init__(self, *, view: str = "overlay", alpha: float = 0.5, legend: bool = False) -> None:
-        """Set the initial display settings.
-
-        Raises:
-            OptionError: the view does not exist, or alpha is not between 0 and 1.
-        """
+    def __init__(self, settings: DisplaySettings = DEFAULT_SETTINGS) -> None:
+        """Set the initial display settings."""
+        self.settings = settings
+        """Current display settings. Read them once per frame: the view and alpha of one read belong together."""
         self._lock = threading.Lock()
-        self._settings = DisplaySettings()
-        self._snapshots = 0
+        self._snapshots = threading.Semaphore(0)
         self._quit = threading.Event()
-        self.set(view=view, alpha=alpha, legend=legend)
 
-    @property
-    def settings(self) -> DisplaySettings:
-        """Current display settings."""
-        return self._settings
-
-    def set(
-        self,
-        *,
-        view: str | None = None,
-        alpha: float | None = None,
-        legend: bool | None = None,
-        paused: bool | None = None,
-    ) -> DisplaySettings:
-        """Change the given settings and keep the others.
-
-        Returns:
-            The new settings.
-
-        Raises:
-            OptionError: the view does not exist, or alpha is not between 0 and 1. No setting is changed.
-        """
-        if view is not None and view not in VIEWS:
-            raise OptionError(f"no view '{view}'; there are {', '.join(VIEWS)}")
-        if alpha is not None and not 0.0 <= alpha <= 1.0:
-            raise OptionError(f"alpha is {alpha:g}; give a number from 0 (frame only) to 1 (colors only)")
+    def set(self, **changes: Any) -> None:
+        """Change some of the settings. Raises OptionError if one is invalid; then no setting is changed."""
         with self._lock:
-            given = {"view": view, "alpha": alpha, "legend": legend, "paused": paused}
-            changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-            self._settings = replace(self._settings, **changes)
-            return self._settings
+            self.settings = replace(self.settings, **changes)
 
-    def next_view(self) -> None:
-        """Select the next view (key m)."""
-        with self._lock:
-            view = VIEWS[(VIEWS.index(self._settings.view) + 1) % len(VIEWS)]
-            self._settings = replace(self._settings, view=view)
-
-    def add_alpha(self, steps: int) -> None:
-        """Change the opacity by a number of steps (keys + and -), within 0 and 1."""
-        with self._lock:
-            alpha = round(min(1.0, max(0.0, self._settings.alpha + steps * ALPHA_STEP)), 3)
-            self._settings = replace(self._settings, alpha=alpha)
-
-    def toggle_legend(self) -> None:
-        """Show or hide the legend (key l)."""
-        with self._lock:
-            self._settings = replace(self._settings, legend=not self._settings.legend)
-
-    def toggle_paused(self) -> None:
-        """Pause or resume the display (space key)."""
-        with self._lock:
-            self._settings = replace(self._settings, paused=not self._settings.paused)
+    def press(self, key: str) -> None:
+        """Change a setting by its key in the window; a key without a meaning is ignored."""
+        settings = self.settings
+        match key:
+            case "q" | "\x1b":
+                self.quit()
+            case " ":
+                self.set(paused=not settings.paused)
+            case "m":
+                self.set(view=VIEWS[(VIEWS.index(settings.view) + 1) % len(VIEWS)])
+            case "l":
+                self.set(legend=not settings.legend)
+            case "+" | "=":
+                self.set(alpha=min(1.0, round(settings.alpha + ALPHA_STEP, 3)))
+            case "-":
+                self.set(alpha=max(0.0, round(settings.alpha - ALPHA_STEP, 3)))
+            case "s":
+                self.request_snapshot()
 
     def request_snapshot(self) -> None:
-        """Request a PNG of the next displayed frame (key s)."""
-        with self._lock:
-            self._snapshots += 1
+        """Request a PNG of the next displayed frame."""
+        self._snapshots.release()
 
     def take_snapshot_request(self) -> bool:
         """Return True once for each requested snapshot. For the live loop."""
-        with self._lock:
-            requested = self._snapshots > 0
-            if requested:
-                self._snapshots -= 1
-            return requested
+        return self._snapshots.acquire(blocking=False)
 
     def quit(self) -> None:
         """End the run (key q, a signal, the end of the last input)."""
@@ -137,21 +105,17 @@ class LiveMetrics:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._latest: LiveReport | None = None
+        self.latest: LiveReport | None = None
+        """Latest report; None until the first second is over."""
 
     def publish(self, report: LiveReport) -> None:
         """Replace the report."""
         with self._changed:
-            self._latest = report
+            self.latest = report
             self._changed.notify_all()
-
-    @property
-    def latest(self) -> LiveReport | None:
-        """Latest report; None until the first second is over."""
-        return self._latest
 
     def wait_newer(self, previous: LiveReport | None, timeout_seconds: float) -> LiveReport | None:
         """Block until there is another report than `previous`, at most `timeout_seconds`, and return the latest."""
         with self._changed:
-            self._changed.wait_for(lambda: self._latest is not previous, timeout_seconds)
-            return self._latest
+            self._changed.wait_for(lambda: self.latest is not previous, timeout_seconds)
+            return self.latest

@@ -25,7 +25,7 @@ from rtseg.live.outputs import camera_sinks, open_shared_sinks
 from rtseg.live.report import LiveReporter, sink_failures
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile
-from rtseg.live.systemd import Watchdog, notify
+from rtseg.live.systemd import notify, notify_progress
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
@@ -70,7 +70,7 @@ def run_live(
     overlay = style.overlay(segmenter.description)
     names = [model.description.name for model in models]
     load_shedder = LoadShedder(names, _log.warning) if options.adaptive else None
-    telemetry, watchdog = TelemetryMonitor(), Watchdog()
+    telemetry = TelemetryMonitor()
     ready = threading.Event()
     opened: list[SinkThread] = []
 
@@ -85,7 +85,7 @@ def run_live(
         metrics.publish(report)
         line = status_line(report)
         show_status(line)
-        watchdog.update(report, line)
+        notify_progress(report, line)
 
     try:
         lines = JsonLinesFile(outputs.jsonl) if outputs.jsonl is not None else None

@@ -21,18 +21,12 @@ def notify(message: str) -> None:
         channel.sendto(message.encode(), socket.MSG_DONTWAIT, address)
 
 
-class Watchdog:
-    """Notifies systemd while the run makes progress; without notifications systemd restarts the service.
+def notify_progress(report: LiveReport, status: str) -> None:
+    """Notify systemd if the run made progress in the last second; without notifications systemd restarts the service.
 
-    A run makes progress while frames are segmented, or are too old to be, or a camera is being reconnected.
+    A run makes progress while frames are segmented, or are too old to be, or a camera is being reconnected. `status` is the
+    line for `systemctl status`.
     """
-
-    def __init__(self) -> None:
-        self._segmented = -1
-
-    def update(self, report: LiveReport, status: str) -> None:
-        """Notify systemd if there was progress since the last call; `status` is the line for `systemctl status`."""
-        segmented, now = report.totals.pipeline.frames.segmented, report.totals.now
-        if segmented != self._segmented or (now and now.stale) or not report.totals.disconnects.connected:
-            notify(f"READY=1\nWATCHDOG=1\nSTATUS={status}")
-        self._segmented = segmented
+    now = report.totals.now
+    if now is None or now.work_ms or now.stale or not report.totals.disconnects.connected:
+        notify(f"READY=1\nWATCHDOG=1\nSTATUS={status}")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from rtseg.cli.app import app
 from rtseg.cli.service import live_arguments, unit
-from rtseg.live.systemd import Watchdog, notify
+from rtseg.live.systemd import notify, notify_progress
 
 ARGUMENTS = [
     "--camera", "0", "--camera", "/dev/video2", "--record", "drive.mp4", "--alpha", "0.4", "--no-overwrite", "-v"
@@ -158,23 +158,22 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield listening
 
 
-def test_watchdog_notifies_with_progress_or_while_disconnected(systemd: socket.socket) -> None:
-    watchdog = Watchdog()
-
-    def notified(segmented: int, *, stale: int = 0, connected: bool = True) -> bool:
-        values = {"pipeline.frames.segmented": segmented, "now.stale": stale, "disconnects.connected": connected}
-        watchdog.update(Mock(**{f"totals.{name}": value for name, value in values.items()}), "12 fps")
-        notify("end")
-        message = systemd.recv(1000)
-        assert message in (b"end", b"READY=1\nWATCHDOG=1\nSTATUS=12 fps")
-        return message != b"end" and systemd.recv(1000) == b"end"
-
-    assert notified(0)  # start
-    assert notified(10)
-    assert not notified(10)  # the camera delivers, and the network hangs
-    assert notified(10, stale=3)
-    assert notified(10, connected=False)
-    assert notified(11)
+@pytest.mark.parametrize(
+    ("work_ms", "stale", "connected", "expected"),
+    [
+        (9.5, 0, True, True),
+        (0.0, 0, True, False),  # the camera delivers, and the network hangs
+        (0.0, 3, True, True),
+        (0.0, 0, False, True),
+    ],
+)
+def test_watchdog_is_notified_with_progress_or_while_disconnected(
+    systemd: socket.socket, work_ms: float, stale: int, connected: bool, expected: bool
+) -> None:
+    values = {"now.work_ms": work_ms, "now.stale": stale, "disconnects.connected": connected}
+    notify_progress(Mock(**{f"totals.{name}": value for name, value in values.items()}), "12 fps")
+    notify("end")
+    assert systemd.recv(1000) == (b"READY=1\nWATCHDOG=1\nSTATUS=12 fps" if expected else b"end")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets exist only on Linux")

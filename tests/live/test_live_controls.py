@@ -11,12 +11,12 @@ from web_client import REPORT, TOTALS
 from rtseg.core.errors import OptionError
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Stats
-from rtseg.live.controls import VIEWS, Controls, LiveMetrics
+from rtseg.live.controls import VIEWS, Controls, DisplaySettings, LiveMetrics
 from rtseg.live.run import status_line
 
 
 def test_invalid_value_changes_no_setting() -> None:
-    controls = Controls(alpha=0.3)
+    controls = Controls(DisplaySettings(alpha=0.3))
     with pytest.raises(OptionError, match=r"1\.5"):
         controls.set(view="mask", alpha=1.5)
     with pytest.raises(OptionError, match="x-ray"):
@@ -25,21 +25,22 @@ def test_invalid_value_changes_no_setting() -> None:
 
 
 def test_keys_change_settings_within_range() -> None:
-    controls = Controls(alpha=0.95)
-    controls.add_alpha(1)
-    assert controls.settings.alpha == 1.0
-    controls.add_alpha(-20)
-    assert controls.settings.alpha == 0.0
-    seen = []
+    controls = Controls(DisplaySettings(alpha=0.95))
+    alphas, views = [], []
+    for key in ("+", *"-" * 11):
+        controls.press(key)
+        alphas.append(controls.settings.alpha)
+    assert alphas == [1.0, *(round(0.1 * step, 1) for step in range(9, -1, -1)), 0.0]
     for _ in VIEWS:
-        seen.append(controls.settings.view)
-        controls.next_view()
-    assert tuple(seen) == VIEWS
-    assert controls.settings.view == VIEWS[0]
-    controls.toggle_legend()
-    controls.toggle_paused()
-    assert controls.settings.legend
-    assert controls.settings.paused
+        views.append(controls.settings.view)
+        controls.press("m")
+    assert (*views, controls.settings.view) == (*VIEWS, VIEWS[0])
+    for key in "l ?s":
+        controls.press(key)
+    assert controls.settings == DisplaySettings(alpha=0.0, legend=True, paused=True)
+    assert controls.take_snapshot_request()
+    assert not controls.quitting
+    controls.press("q")
 
 
 def test_each_snapshot_request_is_taken_once() -> None:

@@ -62,26 +62,9 @@ class WindowSink(Sink):
 
     def poll(self) -> None:
         """Handle pressed keys; end the run if the user closed the window."""
-        key = cv2.waitKey(1) & 0xFF
-        controls = self._controls
-        match chr(key):
-            case "q" | "\x1b":
-                controls.quit()
-            case " ":
-                controls.toggle_paused()
-            case "m":
-                controls.next_view()
-            case "l":
-                controls.toggle_legend()
-            case "+" | "=":
-                controls.add_alpha(1)
-            case "-":
-                controls.add_alpha(-1)
-            case "s":
-                controls.request_snapshot()
-            case _:
-                if self.written and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
-                    controls.quit()
+        self._controls.press(chr(cv2.waitKey(1) & 0xFF))
+        if self.written and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            self._controls.quit()
 
     def close(self) -> None:
         """Close the window."""
