@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 from rtseg.bench.report import BenchReport, MachineReport, StageCostReport
-from rtseg.bench.stages import StageCost, measure_stages
+from rtseg.bench.stages import measure_stages
 from rtseg.core.cpu import cpu_name, usable_cores
 from rtseg.core.progress import Progress
 from rtseg.core.stats import peak_rss_mib
@@ -140,8 +140,8 @@ def bench(
             pipeline=replace(run.pipeline, peak_rss_mib=round(peak_rss_mib(), 1)),
         ),
         preset=output_options.preset or "veryfast",
-        alone={name: _cost_report(stage) for name, stage in stages.items()},
-        engine=replace(_cost_report(engine), streams=segmenter.streams),
+        alone=stages,
+        engine=engine,
         cores=cores,
         bound_fps=round(bound, 2),
         of_bound=round(run.pipeline.fps / bound, 4),
@@ -151,11 +151,6 @@ def bench(
         advice=advice(stages, cores, accelerated),
         machine=machine(),
     )
-
-
-def _cost_report(cost: StageCost) -> StageCostReport:
-    p50, p95, p99 = cost.wall.percentiles().values()
-    return StageCostReport(p50=p50, p95=p95, p99=p99, cpu_ms=round(cost.cpu_ms, 3), fps=round(cost.fps, 1))
 
 
 def machine() -> MachineReport:
@@ -186,7 +181,7 @@ def _accelerated_stages(
     return tuple(stage for stage, value in accelerated.items() if value)
 
 
-def advice(stages: dict[str, StageCost], cores: int, accelerated: Sequence[str] = ()) -> str:
+def advice(stages: Mapping[str, StageCostReport], cores: int, accelerated: Sequence[str] = ()) -> str:
     """Return the bottleneck and its remedy in one line. The stages `accelerated` run on a GPU or a hardware codec."""
     total = sum(stage.cpu_ms for stage in stages.values())
     slowest = min(accelerated, key=lambda name: stages[name].fps, default="")

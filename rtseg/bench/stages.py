@@ -6,11 +6,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rtseg.bench.report import StageCostReport
 from rtseg.core.errors import OptionError
 from rtseg.core.frame import Frame, StreamInfo
 from rtseg.core.stats import Histogram
@@ -35,20 +36,6 @@ _IDLE_CPU_SECONDS = 0.002
 """Maximum CPU time in 20 ms of an idle process."""
 
 
-@dataclass(frozen=True)
-class StageCost:
-    """Cost of one stage, measured separately."""
-
-    wall: Histogram
-    """Wall time per frame of the call."""
-
-    cpu_ms: float
-    """CPU time per frame of all threads in milliseconds."""
-
-    fps: float
-    """Frames per second."""
-
-
 def measure_stages(
     video: str,
     output: str,
@@ -58,7 +45,7 @@ def measure_stages(
     input_options: InputOptions,
     seconds: float,
     log: Callable[[str], None],
-) -> tuple[dict[str, StageCost], StageCost]:
+) -> tuple[dict[str, StageCostReport], StageCostReport]:
     """Return the cost of each stage, and of the network without preprocessing.
 
     Each stage except for encoding is measured for at least `seconds`. `log` is called with the name of each stage.
@@ -71,7 +58,7 @@ def measure_stages(
     segmenter.prepare(info.width, info.height, float(info.sample_aspect_ratio))
     log("engine")
     size = segmenter.input_size_for(info.width, info.height, float(info.sample_aspect_ratio))
-    engine = _bench_engine(segmenter, size, seconds)
+    engine = replace(_bench_engine(segmenter, size, seconds), streams=segmenter.streams)
     processor = open_processor(info, segmenter, overlay, cpu_reason)
     try:
         log("infer")
@@ -90,10 +77,10 @@ def measure_stages(
 
 def _bench_decode(
     video: str, segmenter: Segmenter, overlay: Overlay, input_options: InputOptions, seconds: float
-) -> tuple[StageCost, StreamInfo, str | None, list[Frame]]:
+) -> tuple[StageCostReport, StreamInfo, str | None, list[Frame]]:
     """Decode the file repeatedly and store its first frames: copies, or GPU frames without a copy."""
     stored: list[Frame] = []
-    wall, count, cpu, elapsed = Histogram(), 0, 0.0, 0.0
+    wall, cpu, elapsed = Histogram(), 0.0, 0.0
     while not stored or elapsed < seconds:
         first = not stored
         source, cpu_reason = open_gpu_source(video, segmenter, overlay, input_options)
@@ -108,7 +95,6 @@ def _bench_decode(
                     break
                 if isinstance(item, Frame):
                     wall.add(time.perf_counter() - begin)
-                    count += 1
                     if first and len(stored) < _max_stored(item.width, item.height):
                         copy_start, copy_start_cpu = time.perf_counter(), time.thread_time()
                         stored.append(_stored(item))
@@ -120,7 +106,7 @@ def _bench_decode(
             source.close()
     if not stored:
         raise OptionError(f"{video} has no frame to measure with")
-    return StageCost(wall, cpu * 1000 / count, count / elapsed), info, cpu_reason, stored
+    return _cost(wall, cpu, elapsed), info, cpu_reason, stored
 
 
 def _stored(frame: Frame) -> Frame:
@@ -131,7 +117,7 @@ def _stored(frame: Frame) -> Frame:
     return frame.with_planes((y, u, v))
 
 
-def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -> StageCost:
+def _bench_engine(segmenter: Segmenter, size: tuple[int, int], seconds: float) -> StageCostReport:
     """Measure the network only, with noise of its input size: the cost does not depend on the content."""
     images = np.random.default_rng(0).integers(0, 255, (4, 1, size[1], size[0], 3), dtype=np.uint8)
     return _measure(segmenter.infer, itertools.cycle(images), seconds, segmenter.streams)
@@ -144,7 +130,7 @@ def _bench_encode(
     output_options: OutputOptions,
     input_options: InputOptions,
     segmenter: Segmenter,
-) -> StageCost:
+) -> StageCostReport:
     """Measure encoding of the rendered frames, including flushing; decoding and rendering in between are not counted."""
     source, _ = open_gpu_source(video, segmenter, processor.overlay, input_options)
     info = source.info
@@ -167,7 +153,7 @@ def _bench_encode(
             _wait_until_idle()
             cpu += time.process_time() - start_cpu
             if not rendered:
-                return StageCost(wall, cpu * 1000 / wall.count, wall.count / elapsed)
+                return _cost(wall, cpu, elapsed)
     finally:
         sink.abort()
         source.close()
@@ -186,7 +172,7 @@ def _max_stored(width: int, height: int) -> int:
     return max(1, min(MAX_STORED_FRAMES, MAX_STORED_BYTES // max(1, width * height * 3 // 2)))
 
 
-def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float, threads: int = 1) -> StageCost:
+def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float, threads: int = 1) -> StageCostReport:
     """Run a stage repeatedly in `threads` threads, at least once in each."""
     for _ in range(2 * threads):
         work(next(items))
@@ -211,8 +197,13 @@ def _measure(work: Callable[[Any], object], items: Iterator[Any], seconds: float
     loop()
     for worker in workers:
         worker.join()
-    elapsed, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    return StageCost(wall, cpu * 1000 / wall.count, wall.count / elapsed)
+    return _cost(wall, time.process_time() - start_cpu, time.perf_counter() - start)
+
+
+def _cost(wall: Histogram, cpu_seconds: float, seconds: float) -> StageCostReport:
+    p50, p95, p99 = wall.percentiles().values()
+    cpu_ms, fps = cpu_seconds * 1000 / wall.count, wall.count / seconds
+    return StageCostReport(p50=p50, p95=p95, p99=p99, cpu_ms=round(cpu_ms, 3), fps=round(fps, 1))
 
 
 def _ping_pong(items: Sequence[Any]) -> Iterator[Any]:

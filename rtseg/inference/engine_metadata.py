@@ -65,7 +65,8 @@ class EngineFacts:
 
     def differences(self, other: EngineFacts) -> list[str]:
         """Return one message per differing field, such as `tensorrt was 10.3.0 and is now 10.16.1`."""
-        old, new = _to_json_types(self), _to_json_types(other)
+        # As JSON types, because values that were read from a sidecar are.
+        old, new = (json.loads(json.dumps(asdict(facts))) for facts in (self, other))
         labels = {"tool": self.target, "source_sha256": "source", "input_size": "size"}
         return [
             f"{labels.get(key, key)} was {_format(old[key])} and is now {_format(new[key])}"
@@ -107,10 +108,7 @@ class Sidecar:
 
     def to_json(self) -> str:
         """Return the sidecar as JSON text for `read_sidecar`."""
-        data: dict[str, Any] = {"sidecar_version": SIDECAR_VERSION}
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            data[entry.name] = asdict(value) if entry.name in ("facts", "description") else value
+        data = {"sidecar_version": SIDECAR_VERSION, **asdict(self)}
         return escaped_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"
 
 
@@ -261,12 +259,6 @@ def default_folder() -> Path:
             f"others may write into '{folder}', and engines are executable code: chmod 700 it, and check its contents"
         )
     return folder
-
-
-def _to_json_types(facts: EngineFacts) -> dict[str, Any]:
-    """Return the fields as JSON types, for comparison with values that were read from a sidecar."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(facts)))
-    return values
 
 
 def _format(value: Any) -> str:

@@ -135,6 +135,14 @@ class Segmenter:
         """Arithmetic precision."""
         return self._backend.precision
 
+    def describe(self) -> str:
+        """Return the model, its backend and the reason for the backend in one human-readable line."""
+        width, height = self.input_size
+        return (
+            f"model {self.description.name} at {width}x{height} on {self.backend} ({self.device}, {self.precision}): "
+            f"{self.reason}"
+        )
+
     def engine_for(self, size: tuple[int, int]) -> TensorRtBackend | None:
         """Return the engine for an input size, for frames in GPU memory; None: the model runs on another backend.
 

@@ -24,7 +24,8 @@ def import_tensorrt(target: str) -> Any:
             reason = reason or error
         except (ImportError, OSError) as error:
             raise BackendError(
-                f"{target} is installed, but its libraries can't be loaded ({_line(error)}); `rtseg doctor` shows details"
+                f"{target} is installed, but its libraries can't be loaded ({' '.join(str(error).split())}); "
+                "`rtseg doctor` shows details"
             ) from error
     raise BackendError(
         f'{target} is not installed: pip install "rtseg[{target}]"; on a Jetson it is part of JetPack, and a virtual '
@@ -64,7 +65,3 @@ def start(factory: Any, logger: Any, target: str) -> Any:
         return factory(logger)
     except TypeError as error:  # pybind11 raises this when a factory returns null
         raise BackendError(f"{target} can't start ({logger.errors()}); `rtseg doctor` checks GPU and driver") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

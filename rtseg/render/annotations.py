@@ -86,7 +86,7 @@ def hud_patch(
         return None
     margin = _margin(width, height)
     space = right - 2 * margin, height - 2 * margin
-    layouts = [_Layout(tuple((line, None) for line in lines), capital, 1) for capital in _capitals(width, height)]
+    layouts = [_Layout([(line, None) for line in lines], capital, 1) for capital in _capitals(width, height)]
     rgb, opacity = _draw_within(layouts, space)
     return _to_patch(rgb, opacity, margin, margin, pixel_format, color)
 
@@ -123,50 +123,26 @@ def legend_patch(
     return _to_patch(rgb, opacity, x - x % 2, margin, pixel_format, color)
 
 
-@dataclass(frozen=True)
 class _Layout:
     """Layout of text and swatches on a dark backing. All lengths are in pixels."""
 
-    entries: tuple[Entry, ...]
-    capital: int
-    columns: int
-
-    @property
-    def rows(self) -> int:
-        return -(-len(self.entries) // self.columns)
-
-    @property
-    def line(self) -> int:
-        return round(self.capital * 1.9)
-
-    @property
-    def padding(self) -> int:
-        return round(self.capital * 0.7)
-
-    @property
-    def swatch(self) -> int:
-        return round(self.capital * 1.3)
-
-    @property
-    def thickness(self) -> int:
-        return max(1, self.capital // 14)
-
-    @property
-    def indent(self) -> int:
+    def __init__(self, entries: Sequence[Entry], capital: int, columns: int) -> None:
+        """Measure the text, whose capital letters have the height `capital`."""
+        self.entries = entries
+        self.rows = -(-len(entries) // columns)
+        self.line = round(capital * 1.9)
+        self.padding = round(capital * 0.7)
+        self.swatch = round(capital * 1.3)
+        self.capital = capital
+        self.scale = capital / CAPITAL_AT_SCALE_1
+        self.thickness = max(1, capital // 14)
+        self.indent = self.swatch + round(capital * 0.6) if entries[0][1] else 0
         """Distance from the left edge of a column to its text."""
-        return self.swatch + round(self.capital * 0.6) if self.entries[0][1] else 0
-
-    @property
-    def column(self) -> int:
-        """Width of a column without padding."""
-        return self.indent + max(_text_width(text, self.capital, self.thickness) for text, _ in self.entries)
-
-    @property
-    def size(self) -> tuple[int, int]:
+        widths = [cv2.getTextSize(text, FONT, self.scale, self.thickness)[0][0] for text, _ in entries]
+        self.column = self.indent + int(max(widths)) + 2 * self.padding
+        width, height = columns * self.column, self.rows * self.line + self.padding
+        self.size = width + width % 2, height + height % 2
         """(width, height), both even."""
-        width = self.columns * (self.column + 2 * self.padding)
-        height = self.rows * self.line + self.padding
-        return width + width % 2, height + height % 2
 
     def draw(self) -> tuple[Plane, Plane]:
         """Return the image, uint8 `[height, width, 3]`, RGB, and its opacity, uint8 `[height, width]`."""
@@ -174,7 +150,7 @@ class _Layout:
         rgb = np.full((height, width, 3), BACKING, dtype=np.uint8)
         opacity = np.full((height, width), BACKING_OPACITY, dtype=np.uint8)
         for number, (text, color) in enumerate(self.entries):
-            x = number // self.rows * (self.column + 2 * self.padding) + self.padding
+            x = number // self.rows * self.column + self.padding
             top = number % self.rows * self.line + self.padding // 2
             if color:
                 y = top + (self.line - self.swatch) // 2
@@ -183,9 +159,8 @@ class _Layout:
                 opacity[y : y + self.swatch, x : x + self.swatch] = 255
             baseline = (x + self.indent, top + (self.line + self.capital) // 2)
             # The same coverage for color and opacity: anti-aliased edges fade from opaque white into the backing.
-            scale = self.capital / CAPITAL_AT_SCALE_1
-            cv2.putText(rgb, text, baseline, FONT, scale, TEXT, self.thickness, cv2.LINE_AA)
-            cv2.putText(opacity, text, baseline, FONT, scale, (255,), self.thickness, cv2.LINE_AA)
+            cv2.putText(rgb, text, baseline, FONT, self.scale, TEXT, self.thickness, cv2.LINE_AA)
+            cv2.putText(opacity, text, baseline, FONT, self.scale, (255,), self.thickness, cv2.LINE_AA)
         return rgb, opacity
 
 
@@ -198,10 +173,6 @@ def _capitals(width: int, height: int) -> range:
 def _margin(width: int, height: int) -> int:
     """Return the distance of a patch from the edges of the frame in pixels, even."""
     return min(width, height) // 100 * 2
-
-
-def _text_width(text: str, capital: int, thickness: int) -> int:
-    return int(cv2.getTextSize(text, FONT, capital / CAPITAL_AT_SCALE_1, thickness)[0][0])
 
 
 def _draw_within(layouts: Sequence[_Layout], space: tuple[int, int]) -> tuple[Plane, Plane]:

@@ -13,9 +13,9 @@ from command import MODEL
 from typer.testing import CliRunner
 
 from rtseg.bench.measure import advice, bench
-from rtseg.bench.stages import StageCost
+from rtseg.bench.report import StageCostReport
 from rtseg.cli.app import app
-from rtseg.core.stats import STAGES, Histogram
+from rtseg.core.stats import STAGES
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.options import OutputOptions
@@ -114,8 +114,8 @@ def test_missing_matplotlib_is_reported_before_measurement(video: Path, monkeypa
     )
 
 
-def cost(cpu_ms: float) -> StageCost:
-    return StageCost(Histogram(), cpu_ms, 1000 / cpu_ms)
+def cost(cpu_ms: float, fps: float | None = None) -> StageCostReport:
+    return StageCostReport(p50=cpu_ms, p95=cpu_ms, p99=cpu_ms, cpu_ms=cpu_ms, fps=fps or 1000 / cpu_ms)
 
 
 def test_advice_names_the_bottleneck() -> None:
@@ -123,7 +123,7 @@ def test_advice_names_the_bottleneck() -> None:
     assert advice(stages, 2).startswith("infer takes 75% of the CPU time: a smaller model")
     stages["encode"] = cost(60)
     assert advice(stages, 2).startswith("encode takes 64%")
-    slow = StageCost(Histogram(), 0.1, 10.0)  # waits for a GPU
+    slow = cost(0.1, fps=10.0)  # waits for a GPU
     line = advice({**stages, "infer": slow}, 2, ("decode", "infer"))
     assert line.startswith("infer, on an accelerator, reaches no more than 10 fps: a smaller model")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rtseg.core import metrics
 from rtseg.core.errors import DataError
+from rtseg.core.frame import ClassMap
 from rtseg.core.palette import NO_CLASS
 from rtseg.core.progress import Progress, track
 from rtseg.core.report import Report
@@ -24,9 +25,6 @@ from rtseg.models.evaluation.label_report import LabelCounts, check_counts
 
 Image = npt.NDArray[np.uint8]
 """uint8 `[H, W, 3]`, RGB."""
-
-ClassMap = npt.NDArray[np.uint8]
-"""uint8 `[H, W]`, class indices."""
 
 Predict = Callable[[Image], ClassMap]
 """Function from an image to its class map, at the size of the image."""
