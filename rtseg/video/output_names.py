@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,10 +55,9 @@ def name_tasks(
         OptionError: `masks` is one file but there are several inputs.
     """
     found = find_inputs(inputs, results=[folder for folder in (output, masks) if folder], log=log)
-    group = len(inputs) > 1 or any(map(_is_group, inputs))
-    # One file: it has the suffix of a video, or is standard output.
+    # A folder or glob has several outputs, even if it contains one video, unless the output is named as one file.
     is_file = output == "-" or (output and not _is_folder(output) and Path(output).suffix.lower() in VIDEO_SUFFIXES)
-    several = len(found) > 1 or (group and not is_file)
+    several = len(found) > 1 or (found != list(inputs) and not is_file)
     outputs = name_outputs(found, output, into_folder=several, log=log)
     if masks is None or not several or (len(found) == 1 and Path(masks).suffix.lower() == ".mkv"):
         return [Task(source, target, masks, target != output) for source, target in zip(found, outputs, strict=True)]
@@ -133,13 +131,6 @@ def _names_in_folder(inputs: Sequence[str], folder: str) -> list[str]:
             f"{len(inputs)} inputs but one output file '{folder}'; name a folder instead, such as {Path(folder).stem}/"
         )
     return [str(Path(folder) / (Path(path).stem + _suffix(path))) for path in inputs]
-
-
-def _is_group(pattern: str) -> bool:
-    """Return whether an input is a folder or a glob."""
-    return pattern != "-" and (
-        path_kind(pattern) == "folder" or (path_kind(pattern) is None and glob.has_magic(pattern))
-    )
 
 
 def _is_folder(output: str) -> bool:

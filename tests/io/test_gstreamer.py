@@ -10,7 +10,6 @@ import time
 from collections import deque
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -167,10 +166,6 @@ def test_missing_gstreamer_error_contains_the_install_command(monkeypatch: pytes
 # Sink
 
 
-def gstreamer_sink(path: Path, info: StreamInfo, **options: Any) -> FileSink:
-    return video_sink(path, info, codec="gstreamer", **options)
-
-
 def info_of(size: tuple[int, int], pixel_format: str = "yuv420p", name: str = "camera") -> StreamInfo:
     color = Color("bt709", False, 1, 1, 1, 1) if pixel_format != "gbrp" else Color("rgb", True, 0, range_tag=2)
     return StreamInfo(name, *size, pixel_format, color, Fraction(1, 90_000), Fraction(30))  # type: ignore[arg-type]
@@ -201,7 +196,7 @@ def read_back(path: Path) -> tuple[list[av.VideoFrame], list[float]]:
 def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, live: bool) -> None:
     info = info_of((160, 96))
     path = tmp_path / f"out.{ending}"
-    sink = gstreamer_sink(path, info, live=live)
+    sink = video_sink(path, info, codec="gstreamer", live=live)
     stamps = [9000 + 3000 * i + (9000 if i > 4 else 0) for i in range(10)]  # a nonzero start and one gap
     for number, pts in enumerate(stamps):
         sink.write(numbered_item(number, info, pts))
@@ -223,7 +218,7 @@ def test_sink_writes_all_frames_at_their_times(tmp_path: Path, ending: str, live
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
 def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
     info = info_of((162, 98), pixel_format)
-    sink = gstreamer_sink(tmp_path / "out.mp4", info, crf=10)
+    sink = video_sink(tmp_path / "out.mp4", info, codec="gstreamer", crf=10)
     for number in range(3):
         sink.write(numbered_item(0, info, 3000 * number))
     sink.close()
@@ -237,7 +232,7 @@ def test_sink_keeps_colors(tmp_path: Path, pixel_format: str) -> None:
 @needs_gstreamer
 def test_killed_encoder_is_an_error_and_leaves_playable_fragments(tmp_path: Path) -> None:
     info = info_of((160, 96))
-    sink = gstreamer_sink(tmp_path / "out.mp4", info)
+    sink = video_sink(tmp_path / "out.mp4", info, codec="gstreamer")
     write_frames(sink, info, range(100))
     deadline = time.monotonic() + 120
     while sink.partial_path.stat().st_size < 3000 and time.monotonic() < deadline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from media import run_script
 
 from rtseg.core.errors import OptionError, SinkError
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
@@ -255,57 +255,40 @@ def test_abort_after_close_keeps_the_result(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import os, resource, signal, sys
-sys.path[:0] = {tests!r}
+import os, resource, signal
 from test_masks import *
-size = (320, 240)
-def fill(sink, count, shape, step=512):
+sink = open_mask_sink(sys.argv[1], info_of((320, 240)))
+def fill(count, shape, step=512):
     for index in range(count):
         noise = np.random.default_rng(index).integers(0, 11, shape, dtype=np.uint8)
-        sink.write(item_of(size, index, noise, index * step))
+        sink.write(item_of((320, 240), index, noise, index * step))
 """
-
-
-def run_script(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
-    script = SCRIPT.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]) + body
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False
-    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on file size")
 @pytest.mark.parametrize(("name", "count"), [("masks.mkv", 1), ("masks.mkv", 60), ("masks", 60)])
 def test_full_disk_is_an_error_without_result(tmp_path: Path, name: str, count: int) -> None:
     """For a video of one frame, `close` raises the error; for many frames, `write` does."""
-    process = run_script(
-        tmp_path,
-        f"""
+    code = """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-sink = open_mask_sink("{name}", info_of(size))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 try:
-    fill(sink, {count}, (240, 320))
+    fill(int(sys.argv[2]), (240, 320))
     sink.close()
 except SinkError as error:
     sink.abort()
     print(error)
-""",
-    )
-    assert re.search(r"(can't (write|finish) .*masks\.partial|contains)", process.stdout), process.stderr
-    assert process.stdout.count("\n") == 1
+"""
+    process = run_script(SCRIPT + code, tmp_path / name, count)
+    assert re.search(rb"(can't (write|finish) .*masks\.partial|contains)", process.stdout), process.stderr
+    assert process.stdout.count(b"\n") == 1
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_kill_leaves_a_readable_video(tmp_path: Path) -> None:
     """SIGKILL after 60 frames at 5 FPS loses at most 7 frames."""
-    run_script(
-        tmp_path,
-        """
-fill(open_mask_sink("masks.mkv", info_of(size)), 60, (1, 1), 3072)
-os.kill(os.getpid(), signal.SIGKILL)
-""",
-    )
+    run_script(SCRIPT + "fill(60, (1, 1), 3072)\nos.kill(os.getpid(), signal.SIGKILL)", tmp_path / "masks.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
     masks = read_video(tmp_path / "masks.partial.mkv")
     assert len(masks) >= 53

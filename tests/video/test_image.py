@@ -212,18 +212,15 @@ def test_image_in_unwritable_format_becomes_png(tmp_path: Path) -> None:
         name_images([tmp_path / "a.bmp", tmp_path / "a.png"], tmp_path / "out")
 
 
-def test_unwritable_format_is_refused_before_processing(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", QUADRANTS)
-    run = rtseg("image", "a.png", "-o", "o.tif", "--masks", "m", "--model", MODEL, cwd=tmp_path)
-    assert_one_error_line(run, "images are written as", "not '.tif'")
-    assert not (tmp_path / "m").exists()
-
-
-def test_mask_folder_that_is_a_file_is_refused_before_processing(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", COLORS[QUADRANTS])
-    write_image(tmp_path / "m.png", QUADRANTS)
+def test_unwritable_output_is_refused_before_processing(tmp_path: Path) -> None:
+    for name in ("a.png", "m.png"):
+        write_image(tmp_path / name, QUADRANTS)
     before = (tmp_path / "m.png").read_bytes()
-    run = rtseg("image", "a.png", "-o", "o.png", "--masks", "m.png", "--model", MODEL, cwd=tmp_path)
-    assert_one_error_line(run, "m.png is a file; --masks takes a folder")  # before the model is loaded
+    for output, masks, message in (
+        ("o.tif", "m", "images are written as .jpeg, .jpg, .png, .webp, not '.tif'"),
+        ("o.png", "m.png", "m.png is a file; --masks takes a folder"),
+    ):
+        run = rtseg("image", "a.png", "-o", output, "--masks", masks, "--model", MODEL, cwd=tmp_path)
+        assert_one_error_line(run, message)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "m.png"}
     assert (tmp_path / "m.png").read_bytes() == before
-    assert not (tmp_path / "o.png").exists()

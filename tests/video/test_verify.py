@@ -225,11 +225,13 @@ def test_size_change_within_a_stream_is_stretched_and_reported(tmp_path: Path) -
 # Streams
 
 
+def _chapter(number: int, start_ms: int, end_ms: int, title: str) -> dict[str, Any]:
+    times = {"start": start_ms, "end": end_ms, "time_base": Fraction(1, 1000)}
+    return {"id": number, **times, "metadata": {"title": title}}
+
+
 def test_subtitles_chapters_and_metadata(tmp_path: Path) -> None:
-    chapters = [
-        {"id": 1, "start": 0, "end": 400, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}},
-        {"id": 2, "start": 400, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "two"}},
-    ]
+    chapters = [_chapter(1, 0, 400, "one"), _chapter(2, 400, 1000, "two")]
     for ending, codec in (("mkv", "subrip"), ("mp4", "mov_text")):
         path = write_video(
             tmp_path / f"in.{ending}",
@@ -254,10 +256,7 @@ def test_subtitles_chapters_and_metadata(tmp_path: Path) -> None:
 
 
 def test_chapters_of_a_range(tmp_path: Path) -> None:
-    chapters = [
-        {"id": n, "start": n * 400, "end": n * 400 + 400, "time_base": Fraction(1, 1000), "metadata": {"title": str(n)}}
-        for n in range(5)
-    ]
+    chapters = [_chapter(n, n * 400, n * 400 + 400, str(n)) for n in range(5)]
     path = write_video(tmp_path / "in.mkv", frames=50, chapters=chapters)
     copy_video(path, tmp_path / "out.mkv", start=0.6, duration=1.0)
     with av.open(str(tmp_path / "out.mkv")) as container:
