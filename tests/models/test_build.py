@@ -265,12 +265,8 @@ def test_reports_weights_if_multiplications_are_unknown(model: Path, tmp_path: P
     lines: list[str] = []
     first = quick(model, tmp_path / "built", log=lines.append)
     assert first.sidecar.verification["precision"]["multiplications"] == 48 * 64 * (8 * 3 * 9 + 4 * 8)
-    second = quick(
-        Path("small"),
-        tmp_path / "built",
-        log=lines.append,
-        # Its padding depends on the size, so the shapes are only known when it runs.
-    )
+    # Its padding depends on the size, so the shapes are only known when it runs.
+    second = quick(Path("small"), tmp_path / "built", log=lines.append)
     assert second.sidecar.verification["precision"]["weights"] > 2_000_000
     assert any("million weights are FP16" in line for line in lines)
 

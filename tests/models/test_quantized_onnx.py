@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,8 @@ def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> Non
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     scores = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"x": tensor})[0]
     expected = scores.argmax(axis=1)
-    backend = OpenVinoBackend(built.path, precision="fp32")
-    try:
+    with closing(OpenVinoBackend(built.path, precision="fp32")) as backend:
         actual = class_maps(backend, image)
-    finally:
-        backend.close()
     assert np.unique(expected).size == CLASSES
     assert (actual == expected).mean() > 0.99
 
