@@ -76,11 +76,12 @@ def soak(
         run = LiveLoop(
             cameras,
             [segmenter],
-            lambda _: overlay,
+            style,
             reporter,
             controls,
             sinks=SharedSinks(),
             options=LiveOptions(),
+            ready=threading.Event(),
             on_report=on_report,
         )
         begin = time.monotonic()

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.model_info import ModelInfo
 from rtseg.core.palette import CAMVID_CLASSES, load_palette
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.io.inputs import Source
@@ -91,6 +92,8 @@ def overlay() -> Overlay:
 
 class FakeModel:
     """Model that segments with a function."""
+
+    description = ModelInfo("fake", CAMVID_CLASSES, (64, 48))
 
     def __init__(
         self, segment: Segment = classes_by_brightness, streams: int = 1, prepare: Callable[[], None] = lambda: None

@@ -63,7 +63,7 @@ def demo(
         video_size = o.parse_size(frame_size) or (960, 540)
         with o.open_segmenter(model, backend, device, size, streams=0) as segmenter:
             if not quiet:
-                print_line(o.describe(segmenter))
+                print_line(segmenter.describe())
             result = run_demo(
                 output,
                 segmenter,

@@ -74,7 +74,7 @@ def evaluate(
 
         with o.open_segmenter(model, backend, device, size, smooth=smooth) as segmenter:
             if not quiet:
-                print_line(o.describe(segmenter))
+                print_line(segmenter.describe())
             if flicker:
                 _flicker(data, segmenter, json, quiet)
             else:

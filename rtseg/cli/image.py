@@ -81,7 +81,7 @@ def image(
         with o.open_segmenter(model, backend, device, size, fit=fit) as segmenter:
             overlay = Style(view, alpha, palette, o.parse_names(only), legend).overlay(segmenter.description)
             if not quiet:
-                print_line(o.describe(segmenter))
+                print_line(segmenter.describe())
             display = ProgressDisplay("images", quiet=quiet or len(paths) == 1)
             with track(display.task(), "images", len(paths)) as advance:
                 for path, target in zip(paths, outputs, strict=True):

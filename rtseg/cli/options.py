@@ -212,12 +212,3 @@ def open_segmenter(
         smooth=smooth,
         build_missing=build_missing,
     )
-
-
-def describe(segmenter: Segmenter) -> str:
-    """Describe the model, its backend and the reason for the backend in one line."""
-    width, height = segmenter.input_size
-    return (
-        f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
-        f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
-    )

@@ -135,7 +135,7 @@ def video(
         with o.open_segmenter(model, backend, device, size, fit=fit, streams=0, smooth=smooth) as segmenter:
             style.overlay(segmenter.description)  # reports an invalid palette or class before any file is opened
             if not quiet:
-                print_line(o.describe(segmenter))
+                print_line(segmenter.describe())
             result = process_all(
                 tasks,
                 BatchOptions(segmenter, style, output_options, input_options),

@@ -57,6 +57,13 @@ def shortened_name(name: str, ending: str) -> str:
     return os.fsdecode(stem) + ending
 
 
+def numbered_names(path: Path) -> Iterator[Path]:
+    """Yield `NAME.EXT`, `NAME-2.EXT`, `NAME-3.EXT` and so on, without end."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
 def is_partial_name(name: str) -> bool:
     """Return whether a file name is a temporary name of `partial_name`."""
     return re.search(r"\.partial(-\d+)?\.", name) is not None

@@ -28,6 +28,7 @@ from rtseg.live.report import LiveReporter
 from rtseg.pipeline.frame_queue import CameraQueues
 from rtseg.pipeline.processor import FrameProcessor
 from rtseg.render.overlay import Overlay
+from rtseg.render.style import Style
 
 MAX_WAITING_FRAMES = 32
 """Frames of one camera that wait with `every_frame` before its capture blocks: one second of video, 45 MB at 720p."""
@@ -50,14 +51,14 @@ class LiveLoop:
         self,
         cameras: Sequence[Camera],
         models: Sequence[Segmenter],
-        make_overlay: Callable[[DisplaySettings], Overlay],
+        style: Style,
         reporter: LiveReporter,
         controls: Controls,
         *,
         sinks: SharedSinks,
         options: LiveOptions,
+        ready: threading.Event,
         load_shedder: LoadShedder | None = None,
-        ready: threading.Event | None = None,
         on_report: Callable[[LiveReport], None] = lambda _: None,
     ) -> None:
         """Create the threads without starting them.
@@ -65,7 +66,7 @@ class LiveLoop:
         Args:
             cameras: sources, processors, and the sinks of each.
             models: the model, and the smaller one of `load_shedder` if there is one.
-            make_overlay: returns the overlay for the current display settings.
+            style: display style; view, opacity and legend follow `controls`.
             reporter: statistics of the run.
             controls: settings of the user; `quit` ends the run.
             sinks: sinks that show all cameras.
@@ -75,9 +76,9 @@ class LiveLoop:
                 dropped while the model loads.
             on_report: called with the report once per second.
         """
-        self._cameras, self._models, self._make_overlay = cameras, models, make_overlay
+        self._cameras, self._models, self._style = cameras, models, style
         self._reporter, self._controls, self._sinks, self._options = reporter, controls, sinks, options
-        self._load_shedder, self._ready, self._on_report = load_shedder, ready or threading.Event(), on_report
+        self._load_shedder, self._ready, self._on_report = load_shedder, ready, on_report
         self._mosaic = Mosaic([camera.name for camera in cameras]) if len(cameras) > 1 else None
         self._queues: CameraQueues[tuple[Frame, StreamInfo]] = CameraQueues(
             len(cameras),
@@ -213,7 +214,8 @@ class LiveLoop:
         settings = self._controls.settings
         with self._display_lock:
             if self._overlay is None or settings != self._settings:
-                self._overlay, self._settings = self._make_overlay(settings), settings
+                style = replace(self._style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
+                self._overlay, self._settings = style.overlay(self._models[0].description), settings
             processor.overlay = self._overlay
         if self._load_shedder is not None:
             processor.model = self._models[self._load_shedder.level.model]

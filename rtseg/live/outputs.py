@@ -116,7 +116,7 @@ def open_shared_sinks(outputs: Outputs, controls: Controls, metrics: LiveMetrics
     sinks: list[Sink] = []
     page_url = None
     if "web" in displays:
-        page = WebSink(controls, metrics, address=outputs.address, token=outputs.token, palette=palette)
+        page = WebSink(controls, metrics, palette, address=outputs.address, token=outputs.token)
         sinks, page_url = [page], page.url
     window = WindowSink(controls) if "window" in displays else None
     sinks += map(PushSink, outputs.push)

@@ -117,12 +117,3 @@ class LiveReporter:
             disconnects=camera.source.disconnects.report(),
             warnings=tuple(camera.source.warnings),
         )
-
-
-def sink_failures(sinks: Sequence[SinkThread]) -> list[str]:
-    """Return one line for each sink that failed or did not end in time."""
-    unfinished = [sink for sink in sinks if sink.error is None and sink.unfinished_message and not sink.join(0.0)]
-    return [
-        *(f"{sink.name}: {sink.error}" for sink in sinks if sink.error is not None),
-        *(f"{sink.name}: {sink.unfinished_message}" for sink in unfinished),
-    ]

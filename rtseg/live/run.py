@@ -16,18 +16,17 @@ from rtseg.inference.engine_per_size import BuildMissing
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_pipe, to_srt
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, DisplaySettings, LiveMetrics
+from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.loop import LiveLoop
 from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.outputs import camera_sinks, open_shared_sinks
-from rtseg.live.report import LiveReporter, sink_failures
+from rtseg.live.report import LiveReporter
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile
 from rtseg.live.systemd import notify, notify_progress
 from rtseg.pipeline.processor import FrameProcessor
-from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
 _log = logging.getLogger("rtseg.live")
@@ -74,10 +73,6 @@ def run_live(
     ready = threading.Event()
     opened: list[SinkThread] = []
 
-    def make_overlay(settings: DisplaySettings) -> Overlay:
-        changed = replace(style, view=settings.view, alpha=settings.alpha, legend=settings.legend)
-        return changed.overlay(segmenter.description)
-
     def on_report(report: LiveReport) -> None:
         if warning := telemetry.poll():
             _log.warning(warning)
@@ -111,7 +106,7 @@ def run_live(
         loop = LiveLoop(
             cameras,
             models,
-            make_overlay,
+            style,
             reporter,
             controls,
             sinks=shared,
@@ -126,7 +121,7 @@ def run_live(
         notify("STOPPING=1")
         for sink in opened:
             sink.finish()
-    failed = sink_failures(opened)
+    failed = [sink.failure for sink in opened if sink.failure]
     if not controls.quitting:
         lost = [camera.source.disconnects for camera in cameras if not camera.source.disconnects.connected]
         failed += [
@@ -198,11 +193,7 @@ def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -
 
 
 def _log_start(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter, page_url: str | None) -> None:
-    width, height = segmenter.input_size
-    _log.info(
-        f"model {segmenter.description.name} at {width}x{height} on {segmenter.backend} "
-        f"({segmenter.device}, {segmenter.precision}): {segmenter.reason}"
-    )
+    _log.info(segmenter.describe())
     for entry in inputs:
         _log.info(f"{entry.name}: {entry.title}")
     if page_url is not None:

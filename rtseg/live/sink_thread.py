@@ -69,9 +69,10 @@ class SinkThread:
         return self._dropped + self._sink.dropped
 
     @property
-    def unfinished_message(self) -> str | None:
-        """Message for a sink that did not end in time; None if that is not a failure."""
-        return self._sink.unfinished_message
+    def failure(self) -> str | None:
+        """Failure of the sink, or of its end in time, in one line; None if the run did not fail because of it."""
+        reason = self.error or (None if self._ended.is_set() else self._sink.unfinished_message)
+        return f"{self.name}: {reason}" if reason else None
 
     def report(self) -> SinkReport:
         """Return the counts of the sink."""

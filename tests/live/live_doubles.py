@@ -15,14 +15,14 @@ from pipeline_doubles import FakeModel, Segment, classes_by_brightness, processo
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.live_report import IntervalReport, LiveReport
-from rtseg.core.palette import CAMVID_CLASSES, load_palette
+from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.report import Percentiles, RunIdentity
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
-from rtseg.live.controls import Controls, DisplaySettings
+from rtseg.live.controls import Controls
 from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.loop import LiveLoop
@@ -32,7 +32,6 @@ from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import LiveReporter
 from rtseg.live.run import DEFAULT_OPTIONS, run_live
 from rtseg.live.sink_thread import SinkThread
-from rtseg.render.overlay import Overlay
 from rtseg.render.style import Style
 
 COLOR = Color("bt601", full_range=False)
@@ -114,10 +113,6 @@ class CollectingSink(Sink):
         self.ended = "aborted"
 
 
-def style(settings: DisplaySettings) -> Overlay:
-    return Overlay(load_palette("street", CAMVID_CLASSES), view=settings.view, alpha=settings.alpha)  # type: ignore[arg-type]
-
-
 def camera(
     name: str, source: FakeCamera, sinks: Sequence[SinkThread] = (), segment: Segment = classes_by_brightness
 ) -> Camera:
@@ -146,11 +141,12 @@ class Live:
         self.loop = LiveLoop(
             cameras,
             [FakeModel(segment or classes_by_brightness, streams, prepare)],
-            style,
+            Style(),
             self.reporter,
             controls or Controls(),
             sinks=sinks,
             options=LiveOptions(**options),
+            ready=threading.Event(),
             load_shedder=load_shedder,
             on_report=on_report,
         )

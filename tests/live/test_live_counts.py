@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness
@@ -20,6 +21,7 @@ from rtseg.live.controls import Controls
 from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.prometheus import exposition
 from rtseg.pipeline.pipeline import run
+from rtseg.render.style import Style
 
 
 class BlockingModel:
@@ -114,12 +116,9 @@ def test_frame_with_segmentation_error_counts_as_dropped_and_files_are_closed() 
     assert adds_up(failed.report())
 
 
-def test_frame_with_overlay_error_counts_once() -> None:
-    def broken(_: object) -> Any:
-        raise BackendError("no such view")
-
+def test_frame_with_overlay_error_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Style, "overlay", Mock(side_effect=BackendError("no such view")))
     failed = Live(camera("camera0", FakeCamera(1), []))
-    failed.loop._make_overlay = broken
     with pytest.raises(BackendError):
         failed.run()
     assert failed.report()["frames"] == {

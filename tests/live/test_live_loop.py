@@ -14,7 +14,6 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.core.live_report import LiveReport
 from rtseg.live.controls import Controls
 from rtseg.live.loop import STOP_SECONDS
-from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
 
 
@@ -256,4 +255,4 @@ def test_recording_may_take_longer_to_close_than_stop_limit() -> None:
     sinks = [SinkThread(slow, capacity=50, closing_seconds=30)]
     Live(camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), sinks), controls=controls).run()
     assert slow.ended == "closed"
-    assert sink_failures(sinks) == []
+    assert [sink.failure for sink in sinks] == [None] * len(sinks)

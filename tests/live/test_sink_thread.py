@@ -7,7 +7,6 @@ import pytest
 from live_doubles import INFO, CollectingSink, frame, wait_until
 
 from rtseg.core.frame import ProcessedFrame
-from rtseg.live.report import sink_failures
 from rtseg.live.sink_thread import SinkThread
 
 
@@ -42,7 +41,7 @@ def test_failed_sink_is_aborted_and_its_frames_count_as_dropped(caplog: pytest.L
     assert (sink_thread.written, sink_thread.dropped) == (1, 5)
     assert [seconds is None for seconds in results].count(True) == 5
     assert caplog.messages == ["sink has failed and gets no more frames: no space left on device"]
-    assert sink_failures([sink_thread]) == ["sink: no space left on device"]
+    assert sink_thread.failure == "sink: no space left on device"
     assert sink.ended == "aborted"
 
 

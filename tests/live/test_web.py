@@ -21,11 +21,9 @@ from web_client import HTML_NAME, IDENTITY, REPORT, TOTALS, Page, Stream, item, 
 from rtseg.core.color import rgb_to_planes
 from rtseg.core.frame import Color, Frame
 from rtseg.core.live_report import CameraReport, DisconnectReport
-from rtseg.core.palette import load_palette
 from rtseg.live.sinks.prometheus import exposition
-from rtseg.live.sinks.web import to_bgr
+from rtseg.live.sinks.snapshot import to_bgr
 from rtseg.live.sinks.web_server import MAX_CONNECTIONS
-from rtseg.synthetic import SyntheticDrive
 
 # Content
 
@@ -204,7 +202,7 @@ def test_client_that_does_not_read_does_not_slow_down_others(page: Page) -> None
 
 def test_no_frame_is_encoded_without_clients(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    monkeypatch.setattr("rtseg.live.sinks.web.cv2.imencode", lambda *a: encoded.append(a))
+    monkeypatch.setattr("rtseg.live.sinks.snapshot.cv2.imencode", lambda *a: encoded.append(a))
     for _ in range(50):
         page.sink.write(item())
     assert encoded == []
@@ -243,7 +241,7 @@ def test_close_disconnects_clients_immediately(page: Page) -> None:
 
 @pytest.mark.system("chromium", "chromedriver")
 def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> None:
-    page = Page(palette=load_palette("street", SyntheticDrive.classes, None))
+    page = Page()
     stop = threading.Event()
     items: tuple[CameraReport, ...] = ()
 

@@ -13,10 +13,13 @@ import numpy as np
 
 from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
 from rtseg.core.live_report import CameraReport, DisconnectReport, IntervalReport, LiveReport, SinkReport
+from rtseg.core.palette import load_palette
 from rtseg.core.report import FrameCounts, Percentiles, PipelineReport, RunIdentity, StageReport
 from rtseg.live.controls import Controls, LiveMetrics
 from rtseg.live.sinks.web import WebSink
+from rtseg.synthetic import SyntheticDrive
 
+PALETTE = load_palette("street", SyntheticDrive.classes)
 HTML_NAME = '<img src=x onerror="document.title=1">'
 
 
@@ -65,10 +68,9 @@ REPORT = LiveReport(identity=IDENTITY, totals=TOTALS)
 class Page:
     """Running page with an HTTP client that behaves like a browser on this machine."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, address: str = "127.0.0.1:0", token: str | None = None) -> None:
         self.controls, self.metrics = Controls(), LiveMetrics()
-        options.setdefault("address", "127.0.0.1:0")
-        self.sink = WebSink(self.controls, self.metrics, **options)
+        self.sink = WebSink(self.controls, self.metrics, PALETTE, address=address, token=token)
 
     def request(
         self, path: str, headers: dict[str, str] | None = None, body: Any = None, method: str | None = None

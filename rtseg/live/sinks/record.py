@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from fractions import Fraction
-from itertools import chain, count
 from pathlib import Path
 
 from rtseg.core.errors import SinkError, reason
-from rtseg.core.files import partial_name
+from rtseg.core.files import numbered_names, partial_name
 from rtseg.core.frame import Frame, ProcessedFrame
 from rtseg.io.outputs import Sink
 
@@ -63,7 +62,6 @@ class RecordingSink(Sink):
         self._file: Sink | None = None
         self._shape: object = None
         self._begin = 0
-        self._files = 0
         self._warnings_before: tuple[str, ...] = ()
         folder = self._path.parent
         if not folder.is_dir():
@@ -82,7 +80,6 @@ class RecordingSink(Sink):
         if self._file is None or shape != self._shape or full:
             self.close()
             self._begin, self._shape = frame.pts, shape
-            self._files += 1
             self._remove_old_segments()
             self._file = self._open_file(str(self._next_name()), item)
         dropped_before = self._file.dropped
@@ -109,18 +106,13 @@ class RecordingSink(Sink):
         return replace(frame, pts=frame.pts - self._begin)
 
     def _next_name(self) -> Path:
-        if self._segment is None:
-            if self._files == 1 and (self._replace_first or _is_free(self._path)):
-                return self._path
-            return next(
-                name for number in count(max(2, self._files)) if _is_free(name := self._with_suffix(str(number)))
-            )
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        names = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
-        return next(name for suffix in names if _is_free(name := self._with_suffix(suffix)))
-
-    def _with_suffix(self, suffix: str) -> Path:
-        return self._path.with_name(f"{self._path.stem}-{suffix}{self._path.suffix}")
+        path = self._path
+        if self._segment is not None:
+            path = path.with_name(f"{path.stem}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}{path.suffix}")
+        elif self._replace_first:
+            self._replace_first = False
+            return path
+        return next(filter(_is_free, numbered_names(path)))
 
     def _remove_old_segments(self) -> None:
         """Remove the oldest segments, including partial ones that a power cut left behind."""

@@ -18,22 +18,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from rtseg.core.errors import OptionError, SinkError, reason
 from rtseg.core.frame import Frame, ProcessedFrame
-from rtseg.core.letterbox import Letterbox
 from rtseg.core.palette import Palette
 from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls, LiveMetrics
+from rtseg.live.sinks.snapshot import encode
 from rtseg.live.sinks.web_server import Server
 
 STREAM_WIDTH = 1280
 """Maximum width of the frames on the page in pixels; `/snapshot.png` has the full size."""
 
-JPEG_QUALITY = 80
 _POLL_SECONDS = 0.1
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -48,9 +43,9 @@ class WebSink(Sink):
     Args:
         controls: controls that the buttons of the page change.
         metrics: metrics that the page shows.
+        palette: class names and their colors, for the class list of the page.
         address: `HOST:PORT`, `[IPv6]:PORT`, `PORT`, or `:PORT` for the loopback; port 0 selects a free one.
         token: access token. None: no token on loopback; a random token on other addresses.
-        palette: class names and their colors, for the class list of the page.
 
     Raises:
         OptionError: the address is invalid, or the token is empty or has characters that are not allowed in a URL.
@@ -64,17 +59,17 @@ class WebSink(Sink):
         self,
         controls: Controls,
         metrics: LiveMetrics,
+        palette: Palette,
         *,
-        address: str = "127.0.0.1:8080",
-        token: str | None = None,
-        palette: Palette | None = None,
+        address: str,
+        token: str | None,
     ) -> None:
         host, port = parse_address(address)
         if token is not None and not (token and token.isascii() and token.replace("-", "").replace("_", "").isalnum()):
             raise OptionError("the token of the web page must be letters, digits, - and _, at least one of them")
         self.controls = controls
         self.metrics = metrics
-        self.palette = palette
+        self._palette = palette
         self.is_loopback = _is_loopback(host)
         self.token = token if token or self.is_loopback else secrets.token_urlsafe(16)
         self._changed = threading.Condition()
@@ -119,9 +114,7 @@ class WebSink(Sink):
         self._server.shutdown()
         self._server.server_close()
 
-    def abort(self) -> None:
-        """Same as `close`."""
-        self.close()
+    abort = close
 
     # Used by the request handlers
 
@@ -147,9 +140,8 @@ class WebSink(Sink):
 
     def about(self) -> Mapping[str, Any]:
         """Return the constant properties of the run: colors by class name."""
-        palette = self.palette
-        colors = {} if palette is None else dict(zip(palette.classes, palette.colors, strict=True))
-        return {"colors": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in colors.items()}}
+        colors = zip(self._palette.classes, self._palette.colors, strict=True)
+        return {"colors": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in colors}}
 
     def accepts_host(self, host: str) -> bool:
         """Return True if a request for `host` (without port) is a request for this page.
@@ -175,33 +167,6 @@ def parse_address(address: str) -> tuple[str, int]:
     if not port.isdecimal() or int(port) > 65535 or (":" in host and not address.startswith("[")):
         raise OptionError(f"the page's address is '{address}'; write it HOST:PORT, such as 127.0.0.1:8080")
     return host, int(port)
-
-
-def encode(frame: Frame, suffix: str, max_width: int | None = None) -> bytes:
-    """Return a frame as JPEG or PNG.
-
-    Args:
-        frame: frame of any pixel format, color matrix and range.
-        suffix: `.jpg` or `.png`.
-        max_width: wider frames are scaled down to this width; None: no scaling.
-
-    Raises:
-        SinkError: the frame can't be encoded.
-    """
-    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
-    ok, data = cv2.imencode(suffix, to_bgr(frame, max_width), settings)
-    if not ok:
-        raise SinkError(f"a frame of {frame.width}x{frame.height} can't be encoded as {suffix}")
-    return data.tobytes()
-
-
-def to_bgr(frame: Frame, max_width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Return the frame as BGR, uint8 `[height, width, 3]`, at most `max_width` wide."""
-    width, height = frame.width, frame.height
-    if max_width is not None and width > max_width:
-        width, height = max_width, max(1, round(height * max_width / width))
-    rgb = Letterbox((frame.width, frame.height), (width, height), "stretch").network_input(frame)
-    return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,9 +9,9 @@ import cv2
 
 from rtseg.core.errors import SinkError
 from rtseg.core.frame import ProcessedFrame
-from rtseg.core.letterbox import Letterbox
 from rtseg.io.outputs import Sink
 from rtseg.live.controls import Controls
+from rtseg.live.sinks.snapshot import to_bgr
 
 _TITLE = "rtseg live"
 _MAX_INITIAL_SIZE = (1280, 720)
@@ -50,14 +50,12 @@ class WindowSink(Sink):
 
     def write(self, item: ProcessedFrame) -> None:
         """Show a frame."""
-        rendered = item.rendered
-        size = rendered.width, rendered.height
-        rgb = Letterbox(size, size).network_input(rendered)
+        size = item.rendered.width, item.rendered.height
         if size != self._size:
             shrink = min(1.0, _MAX_INITIAL_SIZE[0] / size[0], _MAX_INITIAL_SIZE[1] / size[1])
             cv2.resizeWindow(_TITLE, round(size[0] * shrink), round(size[1] * shrink))
             self._size = size
-        cv2.imshow(_TITLE, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, to_bgr(item.rendered))
         self.written += 1
 
     def poll(self) -> None:
