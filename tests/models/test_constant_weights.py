@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from class_maps import onnx_class_maps  # noqa: E402
-from foreign_networks import HEIGHT, WIDTH, build_network  # noqa: E402
+from foreign_networks import HEIGHT, WIDTH, ForeignNetwork, assert_foreground  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
 
@@ -49,9 +48,9 @@ def store(storage: str, array: Any, name: str) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("storage", ["constant", "float16", "transposed", "scaled", "identity"])
 @pytest.mark.parametrize(("precision", "opset", "ir"), [("fp16", 17, 8), ("fp32", 17, 8), ("fp16", 12, 3)])
 def test_builds_weights_that_are_not_initializers(
-    storage: str, precision: str, opset: int, ir: int, frames: Path, tmp_path: Path
+    storage: str, precision: str, opset: int, ir: int, theirs: ForeignNetwork
 ) -> None:
-    model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT), opset=opset))
+    model = onnx.load(foreign_model(theirs.path, size=(WIDTH, HEIGHT), opset=opset))
     original = create_session(model)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     multiplications = sum(math.prod(array.shape) * WIDTH * HEIGHT for array in arrays.values() if array.ndim == 4)
@@ -65,14 +64,13 @@ def test_builds_weights_that_are_not_initializers(
         model.graph.input.extend(
             helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
         )
-    onnx.save(model, tmp_path / "theirs.onnx")
+    onnx.save(model, theirs.path)
     noise = np.random.default_rng(0).random((1, 3, HEIGHT, WIDTH), np.float32)
     expected, actual = (session.run(None, {"x": noise})[0] for session in (original, create_session(model)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
     lines: list[str] = []
-    theirs, out = tmp_path / "theirs.onnx", tmp_path / "built"
-    built = build_network(theirs, frames, out, lines, classes=CLASSES, precision=precision)
+    built = theirs.build(lines=lines, classes=CLASSES, precision=precision)
     images = random_images(2, HEIGHT, WIDTH)
     for image in images:
         np.testing.assert_array_equal(onnx_class_maps(built.path, image[None]), expected_classes(image[None]))
@@ -83,21 +81,21 @@ def test_builds_weights_that_are_not_initializers(
     assert onnx.TensorProto.FLOAT16 in stored or precision == "fp32"
 
 
-def test_openvino_builds_weights_in_constant_nodes(frames: Path, tmp_path: Path) -> None:
-    model = onnx.load(foreign_model(tmp_path / "theirs.onnx", size=(WIDTH, HEIGHT)))
+def test_openvino_builds_weights_in_constant_nodes(theirs: ForeignNetwork) -> None:
+    model = onnx.load(foreign_model(theirs.path, size=(WIDTH, HEIGHT)))
     nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
     nodes += model.graph.node
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
-    onnx.save(model, tmp_path / "theirs.onnx")
-    built = build_network(tmp_path / "theirs.onnx", frames, tmp_path / "built", classes=CLASSES, target="openvino")
+    onnx.save(model, theirs.path)
+    built = theirs.build(classes=CLASSES, target="openvino")
     backend = OpenVinoBackend(built.path)
     images = random_images(1, HEIGHT, WIDTH)
     np.testing.assert_array_equal(class_maps(backend, images), expected_classes(images))
     backend.close()
 
 
-def test_network_without_weights_builds_only_as_fp32(frames: Path, tmp_path: Path) -> None:
+def test_network_without_weights_builds_only_as_fp32(theirs: ForeignNetwork) -> None:
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "red"], ["r"], axis=1),
@@ -109,13 +107,9 @@ def test_network_without_weights_builds_only_as_fp32(frames: Path, tmp_path: Pat
         [helper.make_tensor_value_info("y", 1, [1, 1, HEIGHT, WIDTH])],
         [numpy_helper.from_array(np.array([0]), "red"), numpy_helper.from_array(np.float32(0.5), "half")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "theirs.onnx")
-    theirs, out, names = tmp_path / "theirs.onnx", tmp_path / "built", ("other", "red")
-    with pytest.raises(ModelError, match=r"no convolution or matrix product with stored weights.*--precision fp32"):
-        build_network(theirs, frames, out, classes=names)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), theirs.path)
+    message, names = r"no convolution or matrix product with stored weights.*--precision fp32", ("other", "red")
+    theirs.refused(ModelError, message, classes=names)
     lines: list[str] = []
-    built = build_network(theirs, frames, out, lines, classes=names, precision="fp32")
-    image = random_images(1, HEIGHT, WIDTH)
-    class_map = onnx_class_maps(built.path, image)
-    np.testing.assert_array_equal(class_map, image[..., 0] > 127)
+    assert_foreground(theirs.build(lines=lines, classes=names, precision="fp32"))
     assert "fp32: no convolutions or matrix products with stored weights, counted on the ONNX graph" in lines

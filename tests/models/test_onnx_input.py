@@ -30,22 +30,6 @@ from onnx_models import random_images  # noqa: E402
 from rtseg.core.errors import ModelError, OptionError  # noqa: E402
 from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
 
-
-def test_requires_batch_fixed_by_input(theirs: ForeignNetwork) -> None:
-    theirs.write(
-        [("Identity", "s", "y")],
-        {"y": (FLOAT, [4, 3, HEIGHT, WIDTH])},
-        channels=3,
-        source=(FLOAT, [4, 3, HEIGHT, WIDTH]),
-    )
-    theirs.refused(OptionError, "takes 4 images in one run, not 1: give --batch 4")
-    built = theirs.build(batch=4)
-    images = random_images(4, HEIGHT, WIDTH)
-    maps = onnx_class_maps(built.path, images)
-    np.testing.assert_array_equal(maps, images.argmax(axis=3))
-    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
-
-
 FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
     "flat": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH], 1),
     "flat, one channel": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH, 1], 1),
@@ -55,10 +39,11 @@ FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
 }
 
 
+@pytest.mark.parametrize("batch", [2, "N"], ids=["by the input", "only by the output"])
 @pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "flat"])
-def test_requires_batch_fixed_only_by_output(case: str, theirs: ForeignNetwork) -> None:
+def test_requires_fixed_batch(case: str, batch: int | str, theirs: ForeignNetwork) -> None:
     nodes, shape, channels = FLAT_BATCH[case]
-    theirs.write(nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, ["N", 3, HEIGHT, WIDTH]),
+    theirs.write(nodes, {"y": (FLOAT, shape)}, channels=channels, source=(FLOAT, [batch, 3, HEIGHT, WIDTH]),
         k=np.array(shape),
     )  # fmt: skip
     theirs.refused(OptionError, "takes 2 images in one run, not 1: give --batch 2")

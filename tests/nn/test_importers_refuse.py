@@ -235,7 +235,8 @@ def test_refuses_checkpoint_without_weights(file: Callable[[object], Path]) -> N
     assert "list" in refused(file([1, 2, 3]))
 
 
-def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
+def test_refuses_missing_file_and_incomplete_or_unsupported_folder(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "unet.pth")
     assert "config.json" in refused(tmp_path)
     save_file(weights(load(SMP)), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
@@ -245,10 +246,6 @@ def test_refuses_incomplete_or_unsupported_folders(tmp_path: Path) -> None:
     assert "UnetPlusPlus" in refused(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_model_class": "Unet", "decoder_interpolation": "lanczos"}))
     assert "lanczos" in refused(tmp_path)
-
-
-def test_refuses_missing_file(tmp_path: Path) -> None:
-    assert "no such file" in refused(tmp_path / "unet.pth")
 
 
 def test_refuses_arguments_that_do_not_fit(file: Callable[[object], Path]) -> None:
