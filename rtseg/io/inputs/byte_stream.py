@@ -125,9 +125,6 @@ class ByteStream:
         self.close()
         return type(self)(self._url, self.name, self._timeout)
 
-    def check(self) -> None:
-        """Raise Disconnected if the stream ended because of a failure. Nothing to do here: `read` raises it."""
-
     def close(self) -> None:
         """Close the connection. A call from another thread ends a blocked read."""
         self._limit.close()

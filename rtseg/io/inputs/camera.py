@@ -25,8 +25,8 @@ from rtseg.io.inputs import Source
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.packets import DemuxedPackets, safe_error_text
 
-FORMATS = {"mjpeg": "mjpeg", "yuyv": "yuyv422", "h264": "h264"}
-"""Values of `--camera-format`, and their names in FFmpeg."""
+FORMATS = {"mjpeg": ("mjpeg", "MJPG"), "yuyv": ("yuyv422", "YUY2"), "h264": ("h264", "H264")}
+"""Values of `--camera-format`, and for each the name in FFmpeg and the FourCC code."""
 
 TIMEOUT_SECONDS = 5.0
 """Longest time without a frame."""
@@ -105,7 +105,7 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
     if mode.fps is not None:
         options["framerate"] = f"{mode.fps:g}"
     if mode.format is not None:
-        options["input_format"] = FORMATS[mode.format]
+        options["input_format"] = FORMATS[mode.format][0]
     before = _descriptors(path)
     try:
         container = av.open(path, format="video4linux2", options=options, timeout=(timeout_seconds, timeout_seconds))
@@ -189,7 +189,7 @@ class OpenCvCamera(Source):
         self._lock = threading.Lock()
         self._index = 0
         if mode.format is not None:
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*_FOURCC[mode.format]))
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*FORMATS[mode.format][1]))
         if mode.size is not None:
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, mode.size[0])
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.size[1])
@@ -244,9 +244,6 @@ class OpenCvCamera(Source):
         self._index += 1
         self.decode_seconds = (time.monotonic_ns() - now_ns) / 1e9
         return frame
-
-
-_FOURCC = {"mjpeg": "MJPG", "yuyv": "YUY2", "h264": "H264"}
 
 
 def bgr_frame(bgr: Any, index: int, captured_ns: int) -> Frame:

@@ -22,12 +22,11 @@ from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
 from rtseg.gpu.gpu_frame import GpuFrame, LazyPlanes, gpu_surface, in_gpu_memory
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.copied_streams import CopiedStreams
-from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.file_demuxer import REORDERED_FRAMES, FileDemuxer, from_last_key_frame
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.frame_decoder import FrameDecoder
 from rtseg.io.inputs.h264_fields import FieldDetector
-from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock, open_at
+from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, clock_of, open_at
 from rtseg.io.inputs.safe_open import redacted_name
 from rtseg.io.inputs.timestamps import FrameTimes
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
@@ -66,12 +65,7 @@ class FileSource(Source):
         self._container, self._video = self._opened.container, self._opened.video
         self._time_base = self._opened.time_base
         self._frame_decoder = FrameDecoder(self._video.codec_context, accelerated=self._opened.accelerated)
-        self._clock = Clock(
-            self._container.streams,
-            self._video.index,
-            arbitrary=arbitrary_clock(self._container),
-            decoding_times="matroska" not in self._container.format.name,
-        )
+        self._clock = clock_of(self._container, self._container.streams, self._video.index)
         self._span = replace(self._opened.span, origin=self._opened.span.origin + self._clock.start_offset)
         # A span that begins between two ticks of a coarse clock (AVI) gets a finer time base.
         aligned = self._span.start % self._time_base == 0 or self._time_base <= Fraction(1, 1000)
@@ -148,9 +142,8 @@ class FileSource(Source):
                 assert self._converter is not None
                 if self._decoded_in_software and self._decoder == "nvdec":
                     raise SourceError(f"--decoder nvdec: the GPU can't decode the video of {self._name}; try auto")
-                info = self._opened.describe(
-                    self._name, item, self._converter, in_software=bool(self._decoded_in_software)
-                )
+                codec = self._video.codec_context.name if self._decoded_in_software else self._opened.codec
+                info = self._opened.describe(self._name, item, self._converter, codec)
                 empty = self._demuxer.cover_streams - self._demuxer.covers.keys()
                 streams = tuple(stream for stream in info.streams if stream.index not in empty)
                 return replace(info, streams=streams, covers=self._demuxer.covers)

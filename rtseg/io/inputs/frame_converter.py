@@ -176,19 +176,15 @@ class FrameConverter:
         # swscale converts all other formats, and keeps matrix and range.
         has_format = frame.format.name.replace("yuvj", "yuv") == self.pixel_format
         if not (has_format and self.fits(frame) and all(plane.line_size > 0 for plane in frame.planes)):
-            frame = self._reformat(frame)
+            colors: dict[str, int] = {}
+            if _is_rgb(frame.format):
+                colors = {"dst_colorspace": 1 if self.color.matrix == "bt709" else 5, "dst_color_range": 1}
+            elif frame.format.name.startswith("yuvj"):
+                # YUV with the range in its name; by default swscale converts it to limited range.
+                colors = {"src_color_range": 2, "dst_color_range": 2}
+            frame = self._convert(frame, self.pixel_format, **colors)
         y, u, v = (_view(frame, number) for number in range(3))
         return y, u, v
-
-    def _reformat(self, frame: VideoFrame) -> VideoFrame:
-        layout = frame.format
-        colors: dict[str, int] = {}
-        if _is_rgb(layout):
-            colors = {"dst_colorspace": 1 if self.color.matrix == "bt709" else 5, "dst_color_range": 1}
-        elif layout.name.startswith("yuvj"):
-            # YUV with the range in its name; by default swscale converts it to limited range.
-            colors = {"src_color_range": 2, "dst_color_range": 2}
-        return self._convert(frame, self.pixel_format, **colors)
 
     def _convert(self, frame: VideoFrame, layout: str, **colors: int) -> VideoFrame:
         return self._reformatter.reformat(

@@ -115,11 +115,12 @@ class GStreamerSource(Source):
     def _next(self) -> Frame | None:
         with self._lock:
             while not self._closed:
-                header = self._header()
-                if header is None:
+                data = self._read(HEADER.size, is_header=True)
+                if data is None:
                     return None
                 begin, captured_ns = time.perf_counter(), time.monotonic_ns()
-                payload = self._payload(header)
+                header = self._parse(data.tobytes())
+                payload = self._read(header.length)
                 if payload is None:
                     return None
                 if header.kind == CAPS:
@@ -130,20 +131,15 @@ class GStreamerSource(Source):
                     return frame
         return None
 
-    def _header(self) -> Header | None:
-        data = self._read(HEADER.size, is_header=True)
-        if data is None:
-            return None
+    def _parse(self, data: bytes) -> Header:
         try:
-            return read_header(data.tobytes())
+            header = read_header(data)
         except ValueError as error:
             raise SourceError(f"{self._name}: the output of the pipeline is {error}") from error
-
-    def _payload(self, header: Header) -> npt.NDArray[np.uint8] | None:
         if header.kind == BUFFER and (self._video is None or header.length != self._video.size):
             expected = f"{self._video.size} bytes" if self._video else "its format first"
             raise SourceError(f"{self._name}: received a frame of {header.length} bytes, expected {expected}")
-        return self._read(header.length)
+        return header
 
     def _frame(self, header: Header, data: npt.NDArray[np.uint8], captured_ns: int) -> Frame:
         video = self._video

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from av.video.codeccontext import VideoCodecContext
 
@@ -19,8 +20,7 @@ _HEADER_BYTES = 64
 """Number of bytes that are read of a slice. They contain its first syntax elements."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sequence:
+class _Sequence(NamedTuple):
     """Values of a sequence parameter set that locate the field flags of a slice."""
 
     frame_number_bits: int
@@ -45,7 +45,7 @@ class FieldDetector:
 
     @classmethod
     def of(cls, context: VideoCodecContext) -> FieldDetector | None:
-        """Return a counter for a decoder that is not used yet; None: not H.264."""
+        """Return the detector for a decoder that is not used yet; None: not H.264."""
         return cls(context.extradata) if context.name == "h264" else None
 
     def __post_init__(self) -> None:

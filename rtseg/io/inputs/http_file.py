@@ -25,8 +25,7 @@ _CHUNK_BYTES = 1 << 16
 class HttpFile:
     """File-like object that PyAV reads.
 
-    If the connection fails, `read` returns no more bytes, so that the demuxer can use the data before the failure; `check`
-    raises the error.
+    If the connection fails, `read` returns no more bytes, so that the demuxer can use the data before the failure.
 
     Args:
         response: unread response to a request for the whole file; closed by this object.
@@ -39,6 +38,7 @@ class HttpFile:
         self._length = response.length or 0
         self._position = self._response_position = 0
         self.failure: Disconnected | None = None
+        """Error of the last read."""
         self._failed_at: int | None = None
         self.name = PurePosixPath(parse_url(url).path).name
         self.set_time_limit(timeout_seconds)
@@ -62,11 +62,6 @@ class HttpFile:
             return b""
         self.failure = self._failed_at = None
         return data
-
-    def check(self) -> None:
-        """Raise Disconnected if the connection failed."""
-        if self.failure is not None:
-            raise self.failure
 
     def _read(self, count: int) -> bytes:
         if not 0 <= self._position - self._response_position <= _MAX_DISCARDED_BYTES:

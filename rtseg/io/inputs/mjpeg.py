@@ -133,7 +133,8 @@ class JpegSplitter:
                 self._position += 1
             elif kind == 0xD9:
                 self._ends_seen = True
-                return self._complete(self._position + 2, jpegs)
+                jpegs.append(bytes(buffer[: self._position + 2]))
+                return self._remove(self._position + 2)
             elif kind <= 0x01 or 0xD0 <= kind <= 0xD7:
                 self._position += 2
             elif self._position + 4 > limit:
@@ -163,10 +164,6 @@ class JpegSplitter:
             return match.start(), True
         self._searched = max(self._searched, len(self._buffer) - len(self._token) - 8)
         return len(self._buffer), False
-
-    def _complete(self, end: int, jpegs: list[bytes]) -> bool:
-        jpegs.append(bytes(self._buffer[:end]))
-        return self._remove(end)
 
     def _end_without_marker(self, end: int, jpegs: list[bytes]) -> bool:
         """End a JPEG that has no end marker. It is corrupt, unless this camera never sends that marker."""

@@ -167,10 +167,8 @@ def open_stream(
     if stream is None:
         wrap = RTP_WRAP_SECONDS if scheme in ("rtsp", "rtsps") else TS_WRAP_SECONDS
         return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name, wrap_seconds=wrap)
-    wait, close = partial(source.set_time_limit, timeout_seconds), source.close
-    packets = DemuxedPackets(
-        container, name, wait_readable=wait, decoder=decoder, file=file, on_end=source.check, on_close=close
-    )
+    wait = partial(source.set_time_limit, timeout_seconds)
+    packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, stream=source)
     if unknown_length:
         packets.file_seconds = 0.0
     stream.finish_opening()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -15,6 +17,7 @@ from rtseg.core.frame import Frame, StreamInfo, time_code_of
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.extra_data import outside_streams
+from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.safe_open import STDIN, open_input, redacted_name
@@ -57,10 +60,10 @@ class OpenedFile:
     codec: str
     """Name of the decoder, for statistics."""
 
-    changing: frozenset[int] = frozenset()
+    changing: frozenset[int]
     """Audio streams, see `StreamInfo.changing`."""
 
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
     """Remarks about the choice of the stream and about data that is not copied, one line each."""
 
     @property
@@ -75,13 +78,11 @@ class OpenedFile:
         rates = [fraction(rate) for rate in (video.average_rate, video.guessed_rate, video.base_rate) if rate]
         # For raw DV, FFmpeg returns the rate of the clock as average rate.
         stated = next((rate for rate in rates if rate <= _MAX_FRAME_RATE), rates[0] if rates else None)
-        if self.container.format.flags & NO_TIME_STAMPS:
-            # The container's rate is generated: use that of the codec.
-            codec_rate = fraction(video.codec_context.framerate)
-            # Encoders without a configured rate state that of their clock: 90000.
-            stated = codec_rate if 0 < codec_rate <= _MAX_FRAME_RATE else stated
-        if self._counts_fields:
-            stated = fraction(video.codec_context.framerate)
+        codec_rate = fraction(video.codec_context.framerate)
+        # Encoders without a configured rate state that of their clock: 90000.
+        is_generated = self.container.format.flags & NO_TIME_STAMPS and 0 < codec_rate <= _MAX_FRAME_RATE
+        if is_generated or self._counts_fields:
+            stated = codec_rate
         return fraction(stated) or None
 
     @property
@@ -98,11 +99,8 @@ class OpenedFile:
         rate = self.frame_rate
         return max(1, round(1 / (rate * self.time_base))) if rate else 1
 
-    def describe(self, name: str, first: Frame, converter: FrameConverter, *, in_software: bool = False) -> StreamInfo:
-        """Return the properties of the video stream.
-
-        `in_software` is True if FFmpeg decodes in software because the GPU decoder refused the stream.
-        """
+    def describe(self, name: str, first: Frame, converter: FrameConverter, codec: str) -> StreamInfo:
+        """Return the properties of the video stream. `codec` is the name of its decoder."""
         video, container = self.video, self.container
         rate = self.frame_rate
         seconds = duration_seconds(container, video)
@@ -137,7 +135,7 @@ class OpenedFile:
             frame_count=count,
             duration_seconds=seconds,
             sample_aspect_ratio=1 / aspect if converter.orientation.transpose else aspect,
-            codec=str(video.codec_context.name) if in_software else self.codec,
+            codec=codec,
             on_gpu=isinstance(first, GpuFrame),
             notes=tuple(notes),
             # Without MP4's chapter track, which FFmpeg does not demux. PyAV has `discard` from 18.0 on.
@@ -209,6 +207,12 @@ def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
 def arbitrary_clock(container: InputContainer) -> bool:
     """Return whether the clock of a container's format may start anywhere and jump."""
     return bool(container.format.flags & _ARBITRARY_CLOCK)
+
+
+def clock_of(container: InputContainer, streams: Iterable[Any], video_index: int) -> Clock:
+    """Return the clock of these streams of a container."""
+    decoding_times = "matroska" not in container.format.name
+    return Clock(streams, video_index, arbitrary=arbitrary_clock(container), decoding_times=decoding_times)
 
 
 def _seek(opened: OpenedFile) -> bool:

@@ -14,8 +14,10 @@ from av.container import InputContainer
 
 from rtseg.core.errors import Disconnected
 from rtseg.io.codecs import decoder_name
+from rtseg.io.inputs.byte_stream import ByteStream
 from rtseg.io.inputs.file_clock import Clock
-from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, arbitrary_clock
+from rtseg.io.inputs.http_file import HttpFile
+from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, clock_of
 from rtseg.io.inputs.timestamps import fraction
 from rtseg.io.inputs.video_stream import choose_video, duration_seconds
 
@@ -74,8 +76,7 @@ class DemuxedPackets(Packets):
         wait_readable: Callable[[], None] | None = None,
         decoder: str = "software",
         file: bool | None = False,
-        on_end: Callable[[], None] = lambda: None,
-        on_close: Callable[[], None] = lambda: None,
+        stream: ByteStream | HttpFile | None = None,
     ) -> None:
         """Take over an open container and choose its video stream.
 
@@ -86,14 +87,12 @@ class DemuxedPackets(Packets):
                 devices, whose reads FFmpeg can't interrupt.
             decoder: decoder of the open container, a return value of `rtseg.io.codecs.choose_decoder`.
             file: True: a file; False: a live stream; None: a file if the header has a length.
-            on_end: function that is called after the last packet, and raises Disconnected if the end is a failure.
-            on_close: function that is called after the container is closed.
+            stream: object from which the container reads; closed by this object.
 
         Raises:
             SourceError: the container has no video stream, or rtseg does not decode its codec.
         """
-        self._container, self._name, self._wait_readable = container, name, wait_readable
-        self._on_end, self._on_close = on_end, on_close
+        self._container, self._name, self._wait_readable, self._stream = container, name, wait_readable, stream
         try:
             video, _ = choose_video(name, container, MAX_PIXELS, None)
             self.codec = decoder_name(video, decoder)
@@ -127,12 +126,7 @@ class DemuxedPackets(Packets):
         self._clock: Clock | None = None
         if self.file_seconds is not None:
             # The parts of a file may have different clocks, for example in an HLS playlist with discontinuities.
-            self._clock = clock = Clock(
-                [video],
-                video.index,
-                arbitrary=arbitrary_clock(container),
-                decoding_times="matroska" not in container.format.name,
-            )
+            self._clock = clock = clock_of(container, [video], video.index)
             self._begin_seconds += float(clock.start_offset)
             self._packets = clock.map(packet for packet in self._packets if packet.size)
 
@@ -153,7 +147,8 @@ class DemuxedPackets(Packets):
                 end = float((packet.pts + (packet.duration or 0)) * self.time_base) - self._begin_seconds
                 self._reached_seconds = max(self._reached_seconds, end)
             return packet
-        self._on_end()
+        if isinstance(self._stream, HttpFile) and self._stream.failure:
+            raise self._stream.failure
         # After a jump of the clock, FFmpeg's length is the difference of two unrelated times.
         length = None if self._clock is None or self._clock.jumps else self.file_seconds
         if length is not None and self._reached_seconds < length - _LENGTH_TOLERANCE_SECONDS:
@@ -175,7 +170,8 @@ class DemuxedPackets(Packets):
     def close(self) -> None:
         """Close the container."""
         self._container.close()
-        self._on_close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def safe_error_text(error: Exception) -> str:

@@ -23,6 +23,9 @@ _PROTOCOLS = {"file": "file", "http": "http,tcp", "https": "https,tls,tcp"}
 PLAYLIST_FORMATS = "hls,concat"
 """Demuxers of playlists."""
 
+PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat")
+"""First bytes of a playlist."""
+
 _MAX_PLAYLIST_BYTES = 1 << 22
 _RANGE = b"#EXT-X-BYTERANGE:"
 _TIMEOUT_SECONDS = 15.0
@@ -42,16 +45,7 @@ def check_protocols(names: Sequence[str]) -> None:
             raise OptionError(f"no protocol '{name}' for playlists: there are {', '.join(_PROTOCOLS)}")
 
 
-def read_playlist(path: str) -> bytes | None:
-    """Return the content of a playlist (HLS, or FFmpeg's `ffconcat`); None: the file is not a playlist."""
-    with Path(path).open("rb") as file:
-        text = file.read(4096)
-        if text.startswith((b"#EXTM3U", b"ffconcat")):
-            return text + file.read(_MAX_PLAYLIST_BYTES)
-    return None
-
-
-def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, Any]]:
+def playlist_arguments(path: str, names: Sequence[str]) -> tuple[Any, dict[str, str], dict[str, Any]]:
     """Return the arguments of `av.open` for a playlist.
 
     If `file` is not in `names`, the allowed protocols, the playlist is passed as text, so that FFmpeg can't open any file.
@@ -63,6 +57,8 @@ def playlist_arguments(path: str, text: bytes, names: Sequence[str]) -> tuple[An
         SourceError: the playlist is that of a live stream, which has no end, or it contains byte ranges and the server does
             not support them.
     """
+    with Path(path).open("rb") as file:
+        text = file.read(_MAX_PLAYLIST_BYTES)
     if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
         raise SourceError(f"{path} is the playlist of a live stream, which has no end: use `rtseg live --url`")
     _check_ranges(text, redacted_name(path), _TIMEOUT_SECONDS, schemes=tuple(name for name in names if name != "file"))

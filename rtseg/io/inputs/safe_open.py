@@ -23,7 +23,7 @@ from av.container import InputContainer
 from rtseg.core import secrets
 from rtseg.core.errors import SourceError, reason
 from rtseg.io.codecs import acceleration
-from rtseg.io.inputs.playlist import PLAYLIST_FORMATS, check_protocols, playlist_arguments, read_playlist
+from rtseg.io.inputs.playlist import PLAYLIST_FORMATS, PLAYLIST_STARTS, check_protocols, playlist_arguments
 
 STDIN = "-"
 """Input name of standard input."""
@@ -99,7 +99,7 @@ def open_input(
         "codec_whitelist": codec_whitelist(),
         "max_streams": str(_STREAMS_LIMIT),
     }
-    name, head, playlist = redacted_name(path), b"", None
+    name, head, is_playlist = redacted_name(path), b"", False
     too_many_streams = f"{name} has {_STREAMS_LIMIT} streams or more, or needs too much memory: it is refused"
     arguments: dict[str, Any] = {}
     source: Any = f"file:{path}"
@@ -110,14 +110,14 @@ def open_input(
         head = _read_head(path)
         if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and head.startswith(_JPEG):
             arguments["format"] = "mjpeg"  # by default FFmpeg reads concatenated JPEGs as a single image
-        playlist = read_playlist(path) if allow_protocols else None
-        if playlist is not None:
-            source, replaced, arguments = playlist_arguments(path, playlist, allow_protocols)
+        is_playlist = bool(allow_protocols) and head.startswith(PLAYLIST_STARTS)
+        if is_playlist:
+            source, replaced, arguments = playlist_arguments(path, allow_protocols)
             options |= replaced | {"format_whitelist": f"{FORMATS},{PLAYLIST_FORMATS}"}
     try:
         container = av.open(source, options=options, **arguments, **acceleration(decoder, gpu), **LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
-        if playlist is not None:
+        if is_playlist:
             allowed = ", ".join(allow_protocols)
             raise SourceError(
                 f"{name} is a playlist, and its entries can't be opened with the allowed protocols ({allowed})"

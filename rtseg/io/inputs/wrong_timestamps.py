@@ -5,7 +5,7 @@ Each function takes a `Lookahead` that begins with the tested packet; the packet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -84,9 +84,8 @@ def is_wrong_stamp(streams: Mapping[int, StreamState], ahead: Lookahead) -> bool
         return True
     if _returns(stream, first, rest[:NEAR_PACKETS]) or _is_on_line(stream, first, rest, 2 * stream.step):
         return True
-    stream.stepped_back = _only_this_stream_steps_back(
-        stream, first, streams, ahead.queue, ended=len(following) <= CONFIRM_PACKETS
-    )
+    ended = len(following) <= CONFIRM_PACKETS
+    stream.stepped_back = _only_this_stream_steps_back(stream, first, streams, ahead, ended)
     return stream.stepped_back
 
 
@@ -131,12 +130,7 @@ def _returns(stream: StreamState, first: int, rest: list[int]) -> bool:
 
 
 def _only_this_stream_steps_back(
-    stream: StreamState,
-    first: int,
-    streams: Mapping[int, StreamState],
-    packets: Iterable[Packet[Any]],
-    *,
-    ended: bool,
+    stream: StreamState, first: int, streams: Mapping[int, StreamState], ahead: Lookahead, ended: bool
 ) -> bool:
     """Return whether a stream steps back by less than a second while the others continue: it stays in step with them."""
     assert stream.last is not None
@@ -148,7 +142,7 @@ def _only_this_stream_steps_back(
         if other.is_reference and other is not stream and other.last is not None and other.segment == stream.segment
     }
     begins = dict(others)
-    for packet in packets:
+    for packet in ahead.queue:
         index, stamp = packet.stream_index, stamp_of(packet)
         if index in others and stamp is not None:
             other = streams[index]
