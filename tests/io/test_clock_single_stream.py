@@ -89,6 +89,21 @@ def test_equal_decode_timestamps_guessed_by_ffmpeg_are_accepted() -> None:
     assert None not in times[0]
 
 
+@pytest.mark.parametrize("pause", [4, 100])
+def test_no_packet_is_lost_if_audio_begins_far_from_the_video(pause: int) -> None:
+    """The audio has a separate clock and begins in the middle of the file, with few or no frames between its packets."""
+    streams = _video_and_audio()
+    streams[1].start_time = None
+    packets = [fake_packet(0, n * 3600, 3600) for n in range(10)]
+    for n in range(2):
+        begin = 8 * 90_000 + n * pause * 1920
+        packets += [fake_packet(1, begin + k * 1920, 1920) for k in range(pause)]
+        packets.append(fake_packet(0, (10 + n) * 3600, 3600))
+    mapped = list(Clock(streams, 0, arbitrary=True).map(packets))
+    assert mapped == packets
+    assert [packet.pts for packet in mapped if packet.stream_index == 0] == [n * 3600 for n in range(12)]
+
+
 @pytest.mark.parametrize(("codec", "shift_seconds"), [("mp2", 0.07), ("aac", -0.2), ("aac", 0.06)])
 def test_slightly_shifted_audio_packets_are_corrected(tmp_path: Path, codec: str, shift_seconds: float) -> None:
     """An MPEG-TS timestamp applies to several audio packets: all of them are shifted."""

@@ -9,7 +9,6 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -20,7 +19,6 @@ from timestamp_media import (
     assert_equal_intervals,
     audio_offsets,
     concatenate,
-    fake_packet,
     presentation_times,
     remux,
     shift_pes_timestamp,
@@ -30,7 +28,6 @@ from timestamp_media import (
 
 from rtseg.core.frame import Frame, Passthrough
 from rtseg.io.inputs.file import FileSource
-from rtseg.io.inputs.file_clock import Clock
 from rtseg.video.verify import Recorder, compare
 
 # Joined recordings
@@ -261,21 +258,3 @@ def test_repairs_are_in_the_statistics(tmp_path: Path) -> None:
     assert {point["stream"] for point in report["sync"]} == {1}
     times = [frame.pts_seconds for frame in read(tmp_path / "out.mp4")]
     assert all(later > earlier for earlier, later in pairwise(times))
-
-
-@pytest.mark.parametrize("pause", [4, 100])
-def test_no_packet_is_lost_if_audio_begins_far_from_the_video(pause: int) -> None:
-    """The audio has a separate clock and begins in the middle of the file, with few or no frames between its packets."""
-    second = 90_000
-    streams = [
-        SimpleNamespace(index=0, type="video", time_base=Fraction(1, second), start_time=0),
-        SimpleNamespace(index=1, type="audio", time_base=Fraction(1, second), start_time=None),
-    ]
-    packets = [fake_packet(0, n * 3600, 3600) for n in range(10)]
-    for n in range(2):
-        begin = 8 * second + n * pause * 1920
-        packets += [fake_packet(1, begin + k * 1920, 1920) for k in range(pause)]
-        packets.append(fake_packet(0, (10 + n) * 3600, 3600))
-    mapped = list(Clock(streams, 0, arbitrary=True).map(packets))
-    assert mapped == packets
-    assert [packet.pts for packet in mapped if packet.stream_index == 0] == [n * 3600 for n in range(12)]

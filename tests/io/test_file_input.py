@@ -37,9 +37,10 @@ def test_real_videos_are_read_completely(clips: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts", "avi", "h264"])
 def test_frames_with_b_frames_are_in_display_order(tmp_path: Path, ending: str) -> None:
-    path = write_video(tmp_path / f"a.{ending}", frames=20, b_frames=3)
+    """Planes are views of the decoder's memory, which must not be reused while a frame references it."""
+    path = write_video(tmp_path / f"a.{ending}", frames=80, b_frames=3)
     frames = read(path)
-    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [number_of(frame) for frame in frames] == list(range(80))
     steps = np.diff([frame.pts_seconds for frame in frames])
     assert np.allclose(steps, 0.04, atol=1e-3)
     assert all(corners_of(frame) == "RGBY" for frame in frames)
@@ -76,13 +77,6 @@ def test_planes_equal_the_decoder_output(tmp_path: Path) -> None:
             stacked = decoded.to_ndarray()
             assert (frame.planes[0] == stacked[:66]).all()
             assert (np.concatenate([plane.ravel() for plane in frame.planes]) == stacked.ravel()).all()
-
-
-def test_frames_do_not_change_while_decoding_continues(tmp_path: Path) -> None:
-    """Planes are views of the decoder's memory, which must not be reused while a frame references it."""
-    path = write_video(tmp_path / "a.mp4", frames=80)
-    frames = read(path)
-    assert [number_of(frame) for frame in frames] == list(range(80))
 
 
 # Timestamps

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -87,19 +88,20 @@ def test_color_matrix_and_tags_are_read(
     assert (color.space_tag, color.primaries_tag, color.transfer_tag) == tags
 
 
-@pytest.mark.parametrize("range_tag", [0, 1, 2])
-def test_range_tag_is_read(tmp_path: Path, range_tag: int) -> None:
-    tags = (5, 5, 6) if range_tag else (2, 2, 2)
-    frame = read(write_video(tmp_path / "a.mp4", tags=tags, range_tag=range_tag, full_range=range_tag == 2, frames=1))[
-        0
-    ]
-    assert (frame.color.range_tag, frame.color.full_range) == (range_tag, range_tag == 2)
-    assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
-
-
-def test_full_range_jpeg_frames_are_read_as_full_range(tmp_path: Path) -> None:
-    frame = read(write_video(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", full_range=True, frames=1))[0]
-    assert (frame.color.full_range, frame.pixel_format) == (True, "yuv420p")
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("mp4", {"tags": (2, 2, 2), "range_tag": 0}),
+        ("mp4", {"tags": (5, 5, 6), "range_tag": 1}),
+        ("mp4", {"tags": (5, 5, 6), "range_tag": 2, "full_range": True}),
+        ("avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p", "full_range": True}),
+    ],
+)
+def test_color_range_is_read(tmp_path: Path, ending: str, options: dict[str, Any]) -> None:
+    (frame,) = read(write_video(tmp_path / f"a.{ending}", frames=1, **options))
+    full_range = "full_range" in options
+    assert (frame.color.full_range, frame.pixel_format) == (full_range, "yuv420p")
+    assert frame.color.range_tag == options.get("range_tag", 2)
     assert np.abs(rgb_at(frame, 12, 8) - CORNERS["R"]).max() < 12
 
 

@@ -238,9 +238,7 @@ def test_stream_with_clock_keeps_its_timestamps() -> None:
     assert source.info.frame_rate == 30
 
 
-def test_frames_received_during_open_keep_their_arrival_times(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_frames_received_during_open_keep_their_arrival_times(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks, clock = encode_ts(20), FakeTime()
 
     class Slow(TcpStream):

@@ -36,10 +36,9 @@ def test_playlist_without_video_segments_is_reported(tmp_path: Path) -> None:
 
 def test_complete_hls_playlist_plays_once_at_its_own_frame_rate(tmp_path: Path) -> None:
     write_hls(tmp_path, ended=True)
-    log: list[str] = []
     with playlist(tmp_path) as address:
         begin = time.monotonic()
-        frames, source = read_all(f"{address}/x.m3u8", log)
+        frames, source, log = read_all(f"{address}/x.m3u8")
     assert [number_of(frame) for frame in frames] == list(range(45))
     assert source.corrupt == 0
     assert source.warnings == ()
@@ -59,9 +58,8 @@ def test_complete_hls_playlist_without_length_yields_each_frame(tmp_path: Path, 
         yield head.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
         yield (tmp_path / request.split()[1].removeprefix("/")).read_bytes()
 
-    log: list[str] = []
     with HttpServer(answer) as server:
-        frames, source = read_all(f"{server.url}/x.m3u8", log)
+        frames, source, log = read_all(f"{server.url}/x.m3u8")
     assert [number_of(frame) for frame in frames] == list(range(45))
     assert source.warnings == ()
     assert source.disconnects.count == 0
@@ -81,7 +79,7 @@ def test_truncated_hls_segments_are_counted_and_reported(tmp_path: Path, length:
         yield data[: len(data) * 7 // 10 // 188 * 188] if name in ("0.ts", "1.ts") else data
 
     with HttpServer(answer) as server:
-        frames, source = read_all(f"{server.url}/x.m3u8", [])
+        frames, source, _ = read_all(f"{server.url}/x.m3u8")
     assert 25 < len(frames) < 42
     assert len(frames) + source.corrupt == 45
     assert any("missing in 2 places" in line for line in source.warnings), source.warnings
@@ -119,7 +117,7 @@ def test_byte_range_playlist_plays_only_with_range_support(tmp_path: Path, range
         local = tmp_path / "local.m3u8"
         local.write_text(text.replace("all.ts", f"{server.url}/all.ts"))
         if ranges:
-            frames, _ = read_all(f"{server.url}/all.m3u8", [])
+            frames, _, _ = read_all(f"{server.url}/all.m3u8")
             assert [number_of(frame) for frame in frames] == list(range(45))
             assert [number_of(frame) for frame in read(local, allow_protocols=["http"])] == list(range(45))
             return

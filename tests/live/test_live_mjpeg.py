@@ -22,6 +22,7 @@ from rtseg.io.inputs.mjpeg import JpegSplitter
 from rtseg.io.inputs.network import open_stream
 
 TIMEOUT = 20.0
+MULTIPART = "multipart/x-mixed-replace; boundary=next"
 
 
 @cache
@@ -46,9 +47,7 @@ def part(data: bytes, *headers: str, boundary: str = "--next", line: str = "\r\n
     return line.join(lines).encode() + data + line.encode()
 
 
-def numbers_and_corrupt(
-    chunks: Iterable[bytes], content_type: str = "multipart/x-mixed-replace; boundary=next"
-) -> tuple[list[int], int]:
+def numbers_and_corrupt(chunks: Iterable[bytes], content_type: str = MULTIPART) -> tuple[list[int], int]:
     """Return the frame numbers and the number of corrupt frames of a response body, after which the server disconnects."""
 
     def answer(_: str) -> Iterator[bytes]:
@@ -77,36 +76,30 @@ def length(data: bytes) -> str:
 
 
 FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
-    "plain": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, length(data))),
-    "no length": ("multipart/x-mixed-replace; boundary=next", part),
-    "length too small": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, "Content-Length: 100")),
-    "length too large": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, "Content-Length: 99999")),
+    "plain": (MULTIPART, lambda data: part(data, length(data))),
+    "no length": (MULTIPART, part),
+    "length too small": (MULTIPART, lambda data: part(data, "Content-Length: 100")),
+    "length too large": (MULTIPART, lambda data: part(data, "Content-Length: 99999")),
     "quoted boundary": ('multipart/x-mixed-replace; boundary="next"', part),
     "dashes in the header": ("multipart/x-mixed-replace;boundary=--next", part),
     "four dashes in the body": ("multipart/x-mixed-replace;boundary=--next", lambda d: part(d, boundary="----next")),
-    "no dashes in the body": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, boundary="next")),
+    "no dashes in the body": (MULTIPART, lambda data: part(data, boundary="next")),
     "another boundary": ("multipart/x-mixed-replace; boundary=other", part),
     "no boundary named": ("multipart/x-mixed-replace", part),
     "type not multipart": ("application/octet-stream", part),
     "type of one image": ("image/jpeg", part),
-    "line feeds only": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data, line="\n")),
-    "more headers": (
-        "multipart/x-mixed-replace; boundary=next",
-        lambda data: part(data, "X-Timestamp: 12.5", "X-Framerate: 15", length(data)),
-    ),
-    "blank lines between": (
-        "multipart/x-mixed-replace; boundary=next",
-        lambda data: b"\r\n\r\n" + part(data) + b"\r\n",
-    ),
-    "zero padding": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data + bytes(40))),
+    "line feeds only": (MULTIPART, lambda data: part(data, line="\n")),
+    "more headers": (MULTIPART, lambda data: part(data, "X-Timestamp: 12.5", "X-Framerate: 15", length(data))),
+    "blank lines between": (MULTIPART, lambda data: b"\r\n\r\n" + part(data) + b"\r\n"),
+    "zero padding": (MULTIPART, lambda data: part(data + bytes(40))),
     "text parts": (
-        "multipart/x-mixed-replace; boundary=next",
+        MULTIPART,
         lambda data: part(b"motion: 0", "Content-Length: 9", kind="text/plain") + part(data, length(data)),
     ),
-    "no line end after the image": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data)[:-2]),
-    "no part headers": ("multipart/x-mixed-replace; boundary=next", lambda data: b"--next\r\n\r\n" + data + b"\r\n"),
-    "no Huffman tables": ("multipart/x-mixed-replace; boundary=next", lambda data: part(without_tables(data))),
-    "no end markers": ("multipart/x-mixed-replace; boundary=next", lambda data: part(data[:-2])),
+    "no line end after the image": (MULTIPART, lambda data: part(data)[:-2]),
+    "no part headers": (MULTIPART, lambda data: b"--next\r\n\r\n" + data + b"\r\n"),
+    "no Huffman tables": (MULTIPART, lambda data: part(without_tables(data))),
+    "no end markers": (MULTIPART, lambda data: part(data[:-2])),
     "JPEGs only": ("video/x-motion-jpeg", lambda data: data),
 }
 
@@ -142,13 +135,11 @@ def test_truncated_jpeg_over_http_is_corrupt(share: float, end: bytes) -> None:
     assert numbers_and_corrupt(parts) == ([0, 1, 2, 4, 5, 6, 7], 1)
 
 
-def test_truncated_first_jpeg_is_corrupt() -> None:
-    half = jpeg(3)[: len(jpeg(3)) // 2]
-    assert numbers_and_corrupt([part(half), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
-
-
-def test_truncated_jpeg_in_concatenated_jpegs_is_corrupt() -> None:
-    half = jpeg(3)[: len(jpeg(3)) // 2]
+def test_truncated_jpeg_hides_no_following_jpeg() -> None:
+    half, others = jpeg(3)[: len(jpeg(3)) // 2], [part(jpeg(number)) for number in range(4)]
+    in_long_segment = jpeg(0)[:2] + b"\xff\xe1\xff\xf0" + bytes(50)
+    assert numbers_and_corrupt([part(half), *others]) == ([0, 1, 2, 3], 1)
+    assert numbers_and_corrupt([part(in_long_segment), *others]) == ([0, 1, 2, 3], 1)
     assert numbers_and_corrupt([jpeg(0), jpeg(1), half, jpeg(2), jpeg(3)], "video/x-motion-jpeg") == ([0, 1, 2, 3], 1)
 
 
@@ -206,11 +197,6 @@ def test_boundary_inside_jpeg_segment_is_ignored(junk: bytes, headers: bool) -> 
     assert numbers_and_corrupt([data]) == (list(range(6)), 0)
 
 
-def test_jpeg_truncated_in_long_segment_hides_no_following_jpeg() -> None:
-    cut = jpeg(0)[:2] + b"\xff\xe1\xff\xf0" + bytes(50)
-    assert numbers_and_corrupt([part(cut), *(part(jpeg(number)) for number in range(4))]) == ([0, 1, 2, 3], 1)
-
-
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("end", ["silence", "reset"])
 def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: str) -> None:
@@ -218,7 +204,7 @@ def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: st
 
     class Camera(HttpServer):
         def _respond(self, client: socket.socket, number: int) -> None:
-            client.sendall(http_response("multipart/x-mixed-replace; boundary=next"))
+            client.sendall(http_response(MULTIPART))
             client.sendall(b"".join(part(jpeg(number)) for number in range(4)))
             client.sendall(part(jpeg(4)[: int(len(jpeg(4)) * share)])[:-2])
             if end == "silence":
@@ -239,14 +225,11 @@ def test_truncated_jpeg_before_connection_error_is_corrupt(share: float, end: st
 
 
 def test_mjpeg_size_change_changes_frames() -> None:
-    def answer(_: str) -> Iterator[bytes]:
-        yield http_response("multipart/x-mixed-replace; boundary=next")
-        yield from (part(jpeg(number)) for number in range(3))
-        yield from (part(jpeg(number, 320, 192)) for number in range(3))
-
-    with HttpServer(answer) as server:
+    sizes = [(160, 96)] * 3 + [(320, 192)] * 3
+    answer = [http_response(MULTIPART), *(part(jpeg(number, *size)) for number, size in enumerate(sizes))]
+    with HttpServer(lambda _: answer) as server:
         frames, corrupt, _ = read(server.url)
-    assert [(frame.width, frame.height) for frame in frames] == [(160, 96)] * 3 + [(320, 192)] * 3
+    assert [(frame.width, frame.height) for frame in frames] == sizes
     assert corrupt == 0
 
 
