@@ -100,9 +100,8 @@ def cpu_ms(stats: bool = True, progress: bool = True, recorder: bool = True) -> 
             FrameProcessor(ConstantModel(), overlay),
             [DiscardingSink()],
             counted,
-            observer=Recorder(INFO) if recorder else None,
+            observe=Recorder(INFO).observe if recorder else lambda item: None,
             on_frame=advance,
-            threads=False,
         )
     return (time.process_time() - begin) / FRAMES * 1e3
 

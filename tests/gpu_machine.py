@@ -22,6 +22,7 @@ from rtseg.render.style import Style
 from rtseg.video.process import process
 
 SMALL = (128, 96)
+PLAIN_STYLE = Style()
 
 
 class GpuMachine:
@@ -36,19 +37,18 @@ class GpuMachine:
         self.model = contract_model(folder / "colors.onnx")
         self.engine = build(self.model, target="tensorrt", out=folder, verify=False).path
 
-    def run(self, video: Path, out: str = "out.mkv", decoder: str = "nvdec", **options: Any) -> dict[str, Any]:
+    def run(
+        self,
+        video: Path,
+        out: str = "out.mkv",
+        decoder: str = "nvdec",
+        style: Style = PLAIN_STYLE,
+        engine: Path | None = None,
+    ) -> dict[str, Any]:
         """Run `rtseg video` with a lossless codec, to compare pixels."""
-        style, engine = options.pop("style", Style()), options.pop("engine", self.engine)
-        with Segmenter(engine, backend="tensorrt") as segmenter:
-            return process(
-                str(video),
-                str(self.folder / out),
-                segmenter,
-                style,
-                OutputOptions("ffv1"),
-                InputOptions(decoder=decoder),
-                **options,
-            ).to_dict()
+        output, reading = OutputOptions("ffv1"), InputOptions(decoder=decoder)
+        with Segmenter(engine or self.engine, backend="tensorrt") as segmenter:
+            return process(str(video), str(self.folder / out), segmenter, style, output, reading).to_dict()
 
     def all_freed(self) -> bool:
         """Return True if all GPU memory and modules were freed."""

@@ -36,12 +36,10 @@ def run(
     *,
     observe: Callable[[Item], None] = lambda item: None,
     on_frame: Callable[[], None] = lambda: None,
-    threads: bool = True,
 ) -> None:
     """Pass every frame of the source through the processor and into every sink.
 
-    Decoding and processing run in their own threads, encoding in the caller's. With `threads=False` the same functions run in
-    sequence; the result is bit-identical.
+    Decoding and processing run in their own threads, encoding in the caller's.
 
     Args:
         source: source of the frames; the caller closes it.
@@ -50,23 +48,20 @@ def run(
         stats: updated during the run.
         observe: called with each item of the source, in order, before any stage processes it.
         on_frame: called after each frame has left the last sink, for progress.
-        threads: False runs everything in the caller's thread.
 
     Raises:
         RtsegError: a stage failed. Every exception of a stage is raised here, after the run's threads were canceled.
     """
-    stats.workers = processor.workers if threads else 1
+    stats.workers = processor.workers
     stats.start()
 
     def process(frame: Frame) -> ProcessedFrame:
         stats.frames.begin()
         return processor.process(frame, source.info, stats.hud_lines() if processor.overlay.hud else ())
 
-    items = _decode(source, stats, observe)
     capacity = queue_capacity(source.info.width, source.info.height)
-    results = _concurrently(items, process, stats.workers, capacity) if threads else _in_sequence(items, process)
     try:
-        with closing(results):
+        with closing(_concurrently(_decode(source, stats, observe), process, stats.workers, capacity)) as results:
             _write(results, sinks, stats, on_frame)
     finally:
         stats.frames.end()
@@ -92,11 +87,6 @@ def _decode(source: Source, stats: Stats, observe: Callable[[Item], None]) -> It
             stats.frames.add()
         observe(item)
         yield item
-
-
-def _in_sequence(items: Iterator[Item], process: Callable[[Frame], ProcessedFrame]) -> Generator[Processed, None, None]:
-    for item in items:
-        yield process(item) if isinstance(item, Frame) else item
 
 
 def _concurrently(

@@ -35,7 +35,6 @@ def process(
     input_options: InputOptions = DEFAULT_INPUT,
     *,
     masks: str | None = None,
-    threads: bool = True,
     extra_sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
 ) -> VideoReport:
@@ -51,7 +50,6 @@ def process(
         output_options: encoding options.
         input_options: decoding options; the defaults read the whole file.
         masks: file or folder of the class indices; None: not written.
-        threads: whether to run the stages concurrently; False runs them one after the other.
         extra_sinks: additional sinks of the frames.
         progress: receives the progress, after each frame; an exception from it ends the run.
 
@@ -96,7 +94,7 @@ def process(
                 advance()
                 telemetry.poll()
 
-            run(source, processor, sinks, stats, observe=recorder.observe, on_frame=after_frame, threads=threads)
+            run(source, processor, sinks, stats, observe=recorder.observe, on_frame=after_frame)
         written = video.finish()
         stats.stop()  # after the encoder is flushed, which is part of the run
         fidelity = compare(recorder, written, corrupt=source.corrupt, source=source_name, options=input_options)

@@ -48,11 +48,11 @@ def machine(
 
 
 @needs_compiler
-@pytest.mark.parametrize(("threads", "legend"), [(True, True), (False, False)])
-def test_gpu_path_renders_the_same_frames_as_the_cpu_path(machine: GpuMachine, threads: bool, legend: bool) -> None:
+@pytest.mark.parametrize("legend", [True, False])
+def test_gpu_path_renders_the_same_frames_as_the_cpu_path(machine: GpuMachine, legend: bool) -> None:
     video = make_video(machine.folder, before=[Audio(seconds=1.6)])
     style = Style(legend=legend)
-    gpu_result = machine.run(video, style=style, threads=threads)
+    gpu_result = machine.run(video, style=style)
     downloads = machine.nvdec.downloads
     cpu_result = machine.run(video, "cpu.mkv", "software", style=style)
     assert (gpu_result["path"], cpu_result["path"]) == ("gpu", "cpu")
@@ -71,6 +71,12 @@ def test_gpu_path_renders_the_same_frames_as_the_cpu_path(machine: GpuMachine, t
     assert machine.all_freed()
 
 
+@pytest.fixture
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the frames, and not the scheduling, decide which are rendered on the CPU, which rounds at other steps."""
+    monkeypatch.setattr("rtseg.pipeline.gpu_processor.GPU_STREAMS", 1)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("capture_works", "options", "precision"),
@@ -78,22 +84,21 @@ def test_gpu_path_renders_the_same_frames_as_the_cpu_path(machine: GpuMachine, t
     ids=["capture fails", "engine with classes", "scores in FP32"],
 )
 def test_frames_do_not_depend_on_capture_and_output_of_the_engine(
-    orin: GpuMachine, capture_works: bool, options: dict[str, Any], precision: str
+    orin: GpuMachine, one_worker: None, capture_works: bool, options: dict[str, Any], precision: str
 ) -> None:
     video = make_video(orin.folder)
     model = contract_model(orin.folder / "other.onnx", **options)
     engine = build(model, target="tensorrt", precision=precision, out=orin.folder, verify=False).path
-    # With threads, scheduling decides which frames the GPU and which the CPU renders; the two round at different steps.
-    assert orin.run(video, threads=False)["path"] == "gpu"
+    assert orin.run(video)["path"] == "gpu"
     orin.cudart.capture_works = capture_works
-    assert orin.run(video, "other.mkv", engine=engine, threads=False)["path"] == "gpu"
+    assert orin.run(video, "other.mkv", engine=engine)["path"] == "gpu"
     orin.assert_output_equals("other.mkv")
 
 
 @needs_compiler
-def test_frame_takes_one_graph_launch_and_one_synchronization(orin: GpuMachine) -> None:
+def test_frame_takes_one_graph_launch_and_one_synchronization(orin: GpuMachine, one_worker: None) -> None:
     video = make_video(orin.folder)
-    orin.run(video, threads=False)
+    orin.run(video)
     calls = orin.cudart.calls
     launches = [number for number, name in enumerate(calls) if name == "cudaGraphLaunch"]
     last = calls[launches[-1] : calls.index("cudaSetDevice", launches[-1])]
