@@ -102,11 +102,7 @@ def bench(
     """Measure one model on one backend with one file.
 
     Args:
-        video: the file to decode.
-        segmenter: the loaded model.
-        style: rendering options.
-        output_options: encoding options; the output file is deleted.
-        input_options: decoding options.
+        video, segmenter, style, output_options, input_options: as for `rtseg.video.process.process`; the output is deleted.
         seconds: minimum duration of the measurement of each stage.
         rounds: number of runs of the whole pipeline; the result has the statistics of the run with the median frame rate.
         log: called with a progress message.

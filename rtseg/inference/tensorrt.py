@@ -84,11 +84,6 @@ class TensorRtBackend:
             self._cuda.close()
             raise
 
-    @property
-    def uses_cuda_graph(self) -> bool:
-        """True if a run is one launch of a CUDA graph; not every engine can be captured."""
-        return bool(self._stream_contexts) and self._stream_contexts[0].graph is not None
-
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Run the network on images, uint8 `[N, H, W, 3]`; see `Backend.infer`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +25,6 @@ class OutputTensor:
 
     dtype: np.dtype[Any]
     """float16 or float32 of scores, uint8 of classes."""
-
-    @property
-    def byte_count(self) -> int:
-        """Size in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -60,13 +54,9 @@ class StreamContext:
         output: OutputTensor,
         bind: Callable[[int, int], BoundContext],
     ) -> None:
-        """Allocate and run the network once.
+        """Allocate and run the network once. `cuda.close` frees the allocations.
 
-        Args:
-            cuda: the GPU; its `close` frees the allocations.
-            image_shape: shape of a batch, `[batch, H, W, 3]`.
-            output: the engine's output.
-            bind: binds the engine to the device addresses of images and output.
+        `image_shape` is `[batch, H, W, 3]`; `bind` binds the engine to the device addresses of images and output.
 
         Raises:
             GpuOutOfMemory: the GPU's memory is full.

@@ -43,14 +43,7 @@ class GpuFrameProcessor(FrameProcessor):
     """
 
     def __init__(self, segmenter: Segmenter, overlay: Overlay, renderer: GpuRenderer, box: Letterbox) -> None:
-        """Start a stream.
-
-        Args:
-            segmenter: the loaded model.
-            overlay: rendering of the frames.
-            renderer: the same on the GPU; closed by `close`.
-            box: letterbox from the frames to the network's input.
-        """
+        """Start a stream. `close` closes the renderer; `box` is the letterbox from the frames to the network's input."""
         super().__init__(segmenter, overlay)
         self._renderer, self._box = renderer, box
         self._cpu_reason: str | None = None
@@ -148,11 +141,7 @@ class GpuFrameProcessor(FrameProcessor):
 def open_processor(info: StreamInfo, segmenter: Segmenter, overlay: Overlay, cpu_reason: str | None) -> FrameProcessor:
     """Return the processor of a stream: on the GPU where that is possible, else on the CPU.
 
-    Args:
-        info: stream of the source.
-        segmenter: the model, prepared for the size of the frames.
-        overlay: rendering of the frames.
-        cpu_reason: from `open_gpu_source`.
+    The segmenter must be prepared for the size of the frames; `cpu_reason` is from `open_gpu_source`.
     """
     box = segmenter.letterbox(info.width, info.height, float(info.sample_aspect_ratio))
     engine = segmenter.engine_for(box.input_size)

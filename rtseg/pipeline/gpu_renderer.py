@@ -33,11 +33,8 @@ class GpuRenderer:
     def __init__(self, engine: TensorRtBackend, box: Letterbox, overlay: Overlay, color: Color) -> None:
         """Allocate GPU memory and run the network once on each stream.
 
-        Args:
-            engine: engine with batch size 1; must stay open until this is closed.
-            box: letterbox from the frames to the engine's input.
-            overlay: colors of the classes; its view is `overlay`.
-            color: color space of the frames.
+        `engine` has the batch size 1 and must stay open until this is closed, `box` is the letterbox from the frames to its input,
+        the view of `overlay` is `overlay`, and `color` is the frames' color space.
 
         Raises:
             GpuOutOfMemory: the GPU's memory is full.

@@ -22,15 +22,9 @@ class GpuStream:
     def __init__(
         self, cuda: Cuda, engine: TensorRtBackend, kernels: Kernels, box: Letterbox, color: Color, weights: int
     ) -> None:
-        """Allocate, run the network once, and capture the graph.
+        """Allocate, run the network once, and capture the graph. `cuda.close` frees the allocations.
 
-        Args:
-            cuda: the GPU; its `close` frees the allocations.
-            engine: the network.
-            kernels: kernels for this letterbox.
-            box: letterbox from the frames to the network's input.
-            color: color space of the frames.
-            weights: device address of `Overlay.weights`.
+        `box` is the letterbox from the frames to the network's input, `weights` the device address of `Overlay.weights`.
 
         Raises:
             GpuOutOfMemory: the GPU's memory is full.
@@ -53,7 +47,7 @@ class GpuStream:
         self._job.set_sizes(box, color)
         self._job.image, self._job.classes, self._job.rendered = self._image, self._classes, self._rendered
         if self._has_scores:
-            self._job.scores = cuda.device_buffer(output.byte_count)
+            self._job.scores = cuda.device_buffer(int(np.prod(output.shape)) * output.dtype.itemsize)
             self._job.set_scores(output.shape[1:], output.dtype, engine.description.head_stride)
         self._job.weights = weights
         padding = cuda.pinned_array(self._input_shape)

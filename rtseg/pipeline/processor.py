@@ -20,14 +20,7 @@ class FrameProcessor:
     """`gpu` if the GPU rendered frames, else `cpu`."""
 
     def __init__(self, model: Segmenter, overlay: Overlay, *, camera: str = "", notes: Sequence[str] = ()) -> None:
-        """Start a stream.
-
-        Args:
-            model: the loaded model.
-            overlay: rendering of the frames.
-            camera: name of the camera in a live run.
-            notes: human-readable notes about the path, one line each.
-        """
+        """Start a stream, in a live run that of a camera. `notes` are lines about the path."""
         self.model, self.overlay = model, overlay
         self.smoothing = model.new_smoothing()
         """Temporal smoothing of the stream; None: off. Its frames must be passed in order."""
@@ -45,12 +38,7 @@ class FrameProcessor:
         return 1 if self.smoothing else self.model.streams + 1
 
     def process(self, frame: Frame, info: StreamInfo, hud_lines: Sequence[str] = ()) -> ProcessedFrame:
-        """Return the class map and the rendered frame of a frame.
-
-        Args:
-            frame: the decoded frame.
-            info: its stream.
-            hud_lines: performance numbers to draw if the overlay shows them.
+        """Return the class map and the rendered frame of a frame, with `hud_lines` if the overlay shows performance numbers.
 
         Raises:
             BackendError: the network failed, or the GPU with an error that it does not recover from.
