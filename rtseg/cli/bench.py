@@ -43,10 +43,7 @@ def bench(
         bool, o.option(o.OUTPUT, "Compare two result files, given in place of VIDEO.", "--compare")
     ] = False,
     json_file: o.ResultsFile = None,
-    chart: Annotated[
-        Path | None,
-        o.option(o.OUTPUT, "Write a bar chart of stage times. Replaces only charts of rtseg.", metavar="FILE.png"),
-    ] = None,
+    chart: Annotated[Path | None, o.chart("Write a bar chart of stage times.")] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:

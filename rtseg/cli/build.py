@@ -126,9 +126,7 @@ def build(
             show_default="0.995; int8: 0.98",
         ),
     ] = None,
-    json: Annotated[
-        str | None, o.option(None, "Write the sidecar as JSON; - for stdout. Replaces only JSON files.", metavar="FILE")
-    ] = None,
+    json: o.ResultsFile = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:

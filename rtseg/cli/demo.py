@@ -11,15 +11,7 @@ from rtseg.cli.errors import error_handler, print_line
 
 def demo(
     output: Annotated[
-        str | None,
-        o.option(
-            None,
-            "Output video; - for stdout.",
-            "--output",
-            "-o",
-            metavar="OUT",
-            show_default="demo.mp4, or demo-2.mp4 if it exists",
-        ),
+        str | None, o.output("Output video; - for stdout.", "demo.mp4, or demo-2.mp4 if it exists")
     ] = None,
     frame_size: Annotated[str, o.option(None, "Size of the synthetic video.", metavar="WxH")] = "960x540",
     frames: Annotated[int, o.option(None, "Number of frames, at 30 per second.", min=1, max=1_000_000)] = 150,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
@@ -13,13 +12,8 @@ from rtseg.core.errors import printable
 from rtseg.core.files import write_json
 from rtseg.core.path_conflicts import check_paths, side_outputs
 
-Json = Annotated[
-    str | None,
-    o.option(None, "Write the report as JSON; - for stdout. Replaces only JSON files.", "--json", metavar="FILE"),
-]
 
-
-def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
+def doctor(json: o.ResultsFile = None, verbose: o.Verbose = False) -> None:
     """Check this machine: report components, missing parts and how to fix them. Exit code 1 if something is broken."""
     with error_handler(verbose):
         from rtseg.cli.doctor_checks import run_checks
@@ -38,7 +32,7 @@ def doctor(json: Json = None, verbose: o.Verbose = False) -> None:
             raise typer.Exit(1)
 
 
-def models(json: Json = None, verbose: o.Verbose = False) -> None:
+def models(json: o.ResultsFile = None, verbose: o.Verbose = False) -> None:
     """List the bundled models with their metadata."""
     with error_handler(verbose):
         from rtseg.inference import describe_model

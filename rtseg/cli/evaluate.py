@@ -34,20 +34,8 @@ def evaluate(
     device: o.Device = None,
     size: o.Size = None,
     json: o.ResultsFile = None,
-    chart: Annotated[
-        Path | None,
-        o.option(
-            "Output", "Write the confusion matrix as an image. Replaces only charts of rtseg.", metavar="FILE.png"
-        ),
-    ] = None,
-    worst: Annotated[
-        Path | None,
-        o.option(
-            "Output",
-            "Write the worst images with truth and prediction. Replaces only charts of rtseg.",
-            metavar="FILE.png",
-        ),
-    ] = None,
+    chart: Annotated[Path | None, o.chart("Write the confusion matrix as an image.")] = None,
+    worst: Annotated[Path | None, o.chart("Write the worst images with truth and prediction.")] = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -63,22 +51,47 @@ def evaluate(
         rtseg eval drive.mp4 --flicker
     """
     with error_handler(verbose):
-        from rtseg.models.evaluation.layouts import open_dataset
-
         if data.is_file() and not flicker:
             raise OptionError(f"{data} is a file, not the folder of a data set; for a video give --flicker")
         if smooth and worst:
             raise OptionError("--worst shows single images, --smooth needs consecutive frames; give only one of them")
-        data_files = _flicker_inputs(data) if flicker else dataset_inputs(open_dataset(data, layout))
-        check_paths([*data_files, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
+        from rtseg.cli.progress import ProgressDisplay
+        from rtseg.models.evaluation import evaluate as evaluation
+        from rtseg.models.evaluation.layouts import open_dataset
+        from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
 
+        dataset = None if flicker else open_dataset(data, layout)
+        data_files = dataset_inputs(dataset) if dataset else _flicker_inputs(data)
+        check_paths([*data_files, *model_inputs(model)], side_outputs(json=json, chart=chart, worst=worst))
         with o.open_segmenter(model, backend, device, size, smooth=smooth) as segmenter:
             if not quiet:
                 print_line(segmenter.describe())
-            if flicker:
+            if dataset is None:
                 _flicker(data, segmenter, json, quiet)
-            else:
-                _evaluate(data, split, layout, limit, segmenter, json, chart, worst, quiet)
+                return
+            result = evaluation.evaluate(
+                partial(segmenter, smoothing=segmenter.new_smoothing()),
+                dataset,
+                split,
+                classes=segmenter.classes,
+                limit=limit,
+                progress=ProgressDisplay("images", quiet=quiet).task(),
+            )
+            if chart is not None:
+                draw_confusion_matrix(result, chart)
+            if worst is not None:
+                draw_worst_images(result, segmenter, dataset, segmenter.palette, worst)
+            if json:
+                run = {
+                    "model": segmenter.description.name,
+                    "backend": segmenter.backend,
+                    "precision": segmenter.precision,
+                }
+                write_json({**run, **result.to_dict()}, json)
+            if not quiet:
+                _print_notes(result)
+            if json != "-":
+                _print_results(result)
 
 
 def dataset_inputs(dataset: Any) -> list[Input]:
@@ -94,53 +107,20 @@ def _flicker_inputs(data: Path) -> list[Input]:
     return [Input(str(path)) for path in (sorted(data.iterdir()) if data.is_dir() else [data])]
 
 
-def _evaluate(
-    data: Path,
-    split: str,
-    layout: str,
-    limit: int | None,
-    segmenter: Any,
-    json: str | None,
-    chart: Path | None,
-    worst: Path | None,
-    quiet: bool,
-) -> None:
-    from rtseg.cli.progress import ProgressDisplay
-    from rtseg.models.evaluation.evaluate import evaluate as run
-    from rtseg.models.evaluation.layouts import open_dataset
-    from rtseg.models.evaluation.report_images import draw_confusion_matrix, draw_worst_images
-
-    dataset = open_dataset(data, layout)
-    result = run(
-        partial(segmenter, smoothing=segmenter.new_smoothing()),
-        dataset,
-        split,
-        classes=segmenter.classes,
-        limit=limit,
-        progress=ProgressDisplay("images", quiet=quiet).task(),
-    )
-    if chart is not None:
-        draw_confusion_matrix(result, chart)
-    if worst is not None:
-        draw_worst_images(result, segmenter, dataset, segmenter.palette, worst)
-    if json:
-        run_info = {"model": segmenter.description.name, "backend": segmenter.backend, "precision": segmenter.precision}
-        write_json({**run_info, **result.to_dict()}, json)
-    if not quiet:
-        for mine, theirs, kind in result.match.renamed():
-            note = " (similar, not the same)" if kind == "similar" else ""
-            print_line(f"'{theirs}' of the labels is '{mine}' of the model{note}")
-        for line in result.match.ambiguous:
-            print_line(f"warning: {line}; not matched")
-        if result.match.model_only:
-            print_line(
-                f"classes of the model that the labels do not have: {', '.join(result.match.model_only)}; "
-                "predictions of them are errors"
-            )
-        for line in result.warnings:
-            print_line(f"warning: {line}")
-    if json != "-":
-        _print_results(result)
+def _print_notes(result: Any) -> None:
+    """Print how classes were matched, and warnings, to stderr."""
+    for mine, theirs, kind in result.match.renamed():
+        note = " (similar, not the same)" if kind == "similar" else ""
+        print_line(f"'{theirs}' of the labels is '{mine}' of the model{note}")
+    for line in result.match.ambiguous:
+        print_line(f"warning: {line}; not matched")
+    if result.match.model_only:
+        print_line(
+            f"classes of the model that the labels do not have: {', '.join(result.match.model_only)}; "
+            "predictions of them are errors"
+        )
+    for line in result.warnings:
+        print_line(f"warning: {line}")
 
 
 def _print_results(result: Any) -> None:

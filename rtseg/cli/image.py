@@ -15,17 +15,7 @@ def image(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Images, folders or glob patterns.", show_default=False)
     ],
-    output: Annotated[
-        Path | None,
-        o.option(
-            None,
-            "Output file, or folder for several images.",
-            "--output",
-            "-o",
-            metavar="OUT",
-            show_default="INPUT.rtseg.jpg",
-        ),
-    ] = None,
+    output: Annotated[Path | None, o.output("Output file, or folder for several images.", "INPUT.rtseg.jpg")] = None,
     model: o.Model = None,
     backend: o.Backend = "auto",
     device: o.Device = None,

@@ -35,6 +35,16 @@ def option(panel: str | None, text: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
+def output(text: str, default: str) -> Any:
+    """Return the option of the main output, with its description and default name."""
+    return option(None, text, "--output", "-o", metavar="OUT", show_default=default)
+
+
+def chart(text: str) -> Any:
+    """Return the option of an image with results."""
+    return option(OUTPUT, f"{text} Replaces only charts of rtseg.", metavar="FILE.png")
+
+
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a labeled data set.", show_default=False)]
 LayoutOption = Annotated[
     str, option("Data", "Layout of DATA: auto, folders, camvid, notebook, cityscapes or bdd100k.", "--layout")

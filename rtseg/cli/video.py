@@ -16,15 +16,7 @@ def video(
         typer.Argument(metavar="INPUT...", help="Videos, folders or glob patterns; - for stdin.", show_default=False),
     ],
     output: Annotated[
-        str | None,
-        o.option(
-            None,
-            "Output file, or folder for several inputs; - for stdout.",
-            "--output",
-            "-o",
-            metavar="OUT",
-            show_default="INPUT.rtseg.mp4",
-        ),
+        str | None, o.output("Output file, or folder for several inputs; - for stdout.", "INPUT.rtseg.mp4")
     ] = None,
     model: o.Model = None,
     backend: o.Backend = "auto",

@@ -106,11 +106,6 @@ class Url:
         pairs = [pair for pair in query.split("&") if _QUERY.fullmatch(pair)]
         return f"{self.scheme}://{self.address}{path}" + ("?" + "&".join(pairs) if pairs else "")
 
-    @property
-    def secret(self) -> bool:
-        """True if redaction removes a part of the URL."""
-        return self.redacted != self.text
-
     def __repr__(self) -> str:
         return f"Url({self.redacted})"
 
