@@ -46,18 +46,10 @@ ORIN_NANO = {
 }  # fmt: skip
 
 
-class Board:
-    """A folder with the files of a Jetson's root."""
-
-    def __init__(self, root: Path, files: dict[str, str] = ORIN_NANO) -> None:
-        self.root = root
-        for name, text in files.items():
-            self.write(name, text)
-
-    def write(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+def write(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 class Nvml:
@@ -124,13 +116,15 @@ def sensors(monkeypatch: pytest.MonkeyPatch) -> Sensors:
 
 
 @pytest.fixture
-def board(tmp_path: Path, sensors: Sensors) -> Board:
-    board = Board(tmp_path / "board")
-    sensors.use(board.root)
-    return board
+def board(tmp_path: Path, sensors: Sensors) -> Path:
+    """A folder with the files of a Jetson's root."""
+    for name, text in ORIN_NANO.items():
+        write(tmp_path / "board", name, text)
+    sensors.use(tmp_path / "board")
+    return tmp_path / "board"
 
 
-def test_orin_nano_readings(board: Board) -> None:
+def test_orin_nano_readings(board: Path) -> None:
     report = read()
     assert report.throttled is False
     assert report.sensors == {
@@ -144,15 +138,15 @@ def test_orin_nano_readings(board: Board) -> None:
         "gpu_celsius": 71.5,
         "vdd_in_watts": 14.2,
     }
-    board.write("var/lib/nvpmodel/status", "pmode:0008")
+    write(board, "var/lib/nvpmodel/status", "pmode:0008")
     assert read().sensors["power_mode"] == "8", "a mode without a name"
 
 
-def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors) -> None:
+def test_throttling_is_reported_once_with_advice(board: Path, sensors: Sensors) -> None:
     monitor = TelemetryMonitor()
 
     def poll(now_seconds: float, state: int) -> str | None:
-        board.write("sys/class/thermal/cooling_device1/cur_state", f"{state}\n")
+        write(board, "sys/class/thermal/cooling_device1/cur_state", f"{state}\n")
         return sensors.poll(monitor, now_seconds)
 
     assert poll(0.0, 0) is None
@@ -171,7 +165,7 @@ def test_throttling_is_reported_once_with_advice(board: Board, sensors: Sensors)
     assert poll(90.0, 1) is not None
 
 
-def test_over_current_events_before_the_run_are_ignored(board: Board) -> None:
+def test_over_current_events_before_the_run_are_ignored(board: Path) -> None:
     reader = Telemetry()
 
     def throttled_by() -> tuple[str, ...]:
@@ -181,16 +175,16 @@ def test_over_current_events_before_the_run_are_ignored(board: Board) -> None:
         return report.throttled_by
 
     assert throttled_by() == ()  # the twelve events are from before
-    board.write("sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
-    board.write("sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
+    write(board, "sys/class/hwmon/hwmon2/oc3_event_cnt", "13\n")
+    write(board, "sys/class/hwmon/hwmon2/oc1_event_cnt", "1\n")
     assert throttled_by() == ("under-voltage", "over-current")
     assert throttled_by() == ()
 
 
-def test_sensors_are_read_at_most_once_a_second(board: Board, sensors: Sensors) -> None:
+def test_sensors_are_read_at_most_once_a_second(board: Path, sensors: Sensors) -> None:
     monitor = TelemetryMonitor()
     sensors.poll(monitor, 0.0)
-    board.write("sys/class/thermal/thermal_zone1/temp", "90000\n")
+    write(board, "sys/class/thermal/thermal_zone1/temp", "90000\n")
     sensors.poll(monitor, 0.5)
     assert monitor.latest
     assert monitor.latest.sensors["gpu_celsius"] == 71.5
@@ -220,23 +214,25 @@ def test_gpu_throttling_is_reported_with_its_reason(tmp_path: Path, sensors: Sen
     assert "nvpmodel" not in warning
 
 
-def test_sysfs_takes_precedence_over_nvml_on_a_jetson(board: Board, sensors: Sensors) -> None:
-    report = sensors.read(board.root, Nvml(celsius=None, reasons=0x20))
+def test_sysfs_takes_precedence_over_nvml_on_a_jetson(board: Path, sensors: Sensors) -> None:
+    report = sensors.read(board, Nvml(celsius=None, reasons=0x20))
     readings = report.sensors
     assert (readings["gpu_load_ratio"], readings["gpu_celsius"], readings["gpu_watts"]) == (0.934, 71.5, 312.5)
     assert report.throttled_by == ("heat",)
 
 
 def test_pc_without_sensors_has_no_readings(tmp_path: Path, sensors: Sensors) -> None:
-    pc = {name: text for name, text in ORIN_NANO.items() if not name.startswith(("proc", "var", "etc"))}
-    sensors.use(Board(tmp_path, pc).root)
+    for name, text in ORIN_NANO.items():
+        if not name.startswith(("proc", "var", "etc")):
+            write(tmp_path, name, text)
+    sensors.use(tmp_path)
     monitor = TelemetryMonitor()
     assert monitor.poll() is None
     assert monitor.latest is None
     assert monitor.notes == ()
 
 
-def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_live_run_logs_throttling_once(board: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from rtseg.inference.segmenter import Segmenter
     from rtseg.live import run as live_run
     from rtseg.live.controls import Controls
@@ -248,7 +244,7 @@ def test_live_run_logs_throttling_once(board: Board, tmp_path: Path, caplog: pyt
 
     video = tmp_path / "drive.mp4"
     write_video(SyntheticDrive(128, 96, frames=45), str(video))
-    board.write("sys/class/thermal/cooling_device1/cur_state", "1\n")
+    write(board, "sys/class/thermal/cooling_device1/cur_state", "1\n")
     with Segmenter(MODEL, size=(128, 96)) as segmenter:
         inputs, outputs = find_inputs(urls=[str(video)], realtime=True), Outputs(show=("none",))
         report = live_run.run_live(inputs, outputs, [segmenter], Style(), Controls())

@@ -95,24 +95,17 @@ def test_error_names_the_command_that_builds_the_file() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_callback_builds_the_file_that_runs() -> None:
+def test_callback_builds_only_a_file_that_does_not_run_directly() -> None:
     calls: list[tuple[Path, str, tuple[int, int] | None]] = []
 
     def build(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
         calls.append((model, backend, size))
         return find_model("nano")
 
-    with Segmenter(CHECKPOINT, backend="openvino", size=(96, 64), build_missing=build) as segmenter:
-        assert segmenter.description.name == "camvid-nano"
+    for model in ("nano", CHECKPOINT):
+        with Segmenter(model, backend="openvino", size=(96, 64), build_missing=build) as segmenter:
+            assert (segmenter.description.name, segmenter.input_size) == ("camvid-nano", (96, 64))
     assert calls == [(CHECKPOINT, "openvino", (96, 64))]
-
-
-def test_callback_is_not_called_for_a_file_that_runs_directly() -> None:
-    def build(model: Path, backend: str, size: tuple[int, int] | None) -> Path:
-        raise AssertionError(f"{model} runs on {backend}")
-
-    with Segmenter("nano", backend="openvino", size=(96, 64), build_missing=build) as segmenter:
-        assert segmenter.input_size == (96, 64)
 
 
 def test_missing_backend_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,24 +89,27 @@ def test_rtx_builds_fp32_and_converts_fp32_to_fp16(tmp_path: Path) -> None:
     assert half.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
+def through_identity(graph: Any) -> None:
+    """Pass the bias of the last node through an Identity."""
+    graph.node.insert(0, onnx.helper.make_node("Identity", ["bias"], ["copied_bias"]))
+    graph.node[-1].input[2] = "copied_bias"
+
+
 @pytest.mark.parametrize(
-    "variant", [{"layout": "nhwc"}, {"output_kind": "map"}, {"output_kind": "probabilities", "reduce": 2}]
+    "variant",
+    [
+        {"layout": "nhwc"},
+        {"output_kind": "map"},
+        {"output_kind": "probabilities", "reduce": 2},
+        {"extra": through_identity},
+    ],
+    ids=["nhwc", "map", "probabilities", "bias behind Identity"],
 )
 def test_rtx_builds_foreign_onnx(variant: dict[str, Any], tmp_path: Path) -> None:
     foreign = foreign_model(tmp_path / "theirs.onnx", **variant)
     built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preprocessing=PLAIN, verify=False)
     assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
     assert built.sidecar.facts.input_size == (96, 64)
-
-
-def test_rtx_builds_a_bias_behind_identity(tmp_path: Path) -> None:
-    def through_identity(graph: Any) -> None:
-        graph.node.insert(0, onnx.helper.make_node("Identity", ["bias"], ["copied_bias"]))
-        graph.node[-1].input[2] = "copied_bias"
-
-    foreign = foreign_model(tmp_path / "theirs.onnx", extra=through_identity)
-    built = build(foreign, target="tensorrt-rtx", size=(96, 64), out=tmp_path, preprocessing=PLAIN, verify=False)
-    assert built.sidecar.verification["precision"]["fp16_share"] == 1.0
 
 
 def test_rtx_error_lists_supported_capabilities(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -115,37 +116,28 @@ def test_names_label_value_without_class(tmp_path: Path, kind: str) -> None:
     assert f"{label}: label value {VALUE_WITHOUT_CLASS[kind]} belongs to no class" in problem(open_dataset(tmp_path))
 
 
+BAD_FILES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "size": (
+        lambda image, label: write_labels(label, [0], size=(12, 8)),
+        "{label}: is 12x8, but its image {image.name} is 24x16",
+    ),
+    "colored labels": (lambda image, label: write_image(label), "{label}: contains 3 channels of colors"),
+    "no image": (lambda image, label: image.unlink(), "{label}: has no image"),
+    "no label": (lambda image, label: label.unlink(), "{image}: has no labels"),
+    "empty image": (lambda image, label: image.write_bytes(b""), "{image}"),
+    "empty label": (lambda image, label: label.write_bytes(b""), "{label}"),
+    "damaged image": (lambda image, label: image.write_bytes(b"this is no image"), "{image}"),
+    "damaged label": (lambda image, label: label.write_bytes(b"this is no image"), "{label}"),
+}
+"""Damage to an image and its labels, and the message."""
+
+
 @every_layout
-def test_names_image_and_label_of_different_sizes(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("damage", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_names_bad_file(tmp_path: Path, kind: str, damage: Callable[[Path, Path], object], message: str) -> None:
     image, label = write_layout(tmp_path, kind)
-    write_labels(label, [0], size=(12, 8))
-    assert f"{label}: is 12x8, but its image {image.name} is 24x16" in problem(open_dataset(tmp_path))
-
-
-@every_layout
-@pytest.mark.parametrize("gone", ["image", "label"])
-def test_names_missing_image_or_label(tmp_path: Path, kind: str, gone: str) -> None:
-    image, label = write_layout(tmp_path, kind)
-    (image if gone == "image" else label).unlink()
-    expected = f"{label}: has no image" if gone == "image" else f"{image}: has no labels"
-    assert expected in problem(open_dataset(tmp_path))
-
-
-@every_layout
-@pytest.mark.parametrize("content", [b"", b"this is no image"])
-@pytest.mark.parametrize("which", ["image", "label"])
-def test_names_unreadable_file(tmp_path: Path, kind: str, which: str, content: bytes) -> None:
-    image, label = write_layout(tmp_path, kind)
-    bad = image if which == "image" else label
-    bad.write_bytes(content)
-    assert str(bad) in problem(open_dataset(tmp_path))
-
-
-@every_layout
-def test_names_colored_labels(tmp_path: Path, kind: str) -> None:
-    _, label = write_layout(tmp_path, kind)
-    write_image(label)
-    assert f"{label}: contains 3 channels of colors" in problem(open_dataset(tmp_path))
+    damage(image, label)
+    assert message.format(image=image, label=label) in problem(open_dataset(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".bmp", ".ppm", ".jpe"])

@@ -231,17 +231,10 @@ def test_reports_shares_absent_classes_and_large_void(tmp_path: Path) -> None:
     assert "75.0% of the pixels are Void" in void
 
 
-def test_names_two_label_files_of_one_image(tmp_path: Path) -> None:
-    label = write_folders(tmp_path)
+def test_names_two_images_or_label_files_of_one_name(tmp_path: Path) -> None:
+    label, image = write_folders(tmp_path), tmp_path / "images/train/a.png"
+    cv2.imwrite(str(image.with_suffix(".bmp")), np.zeros((8, 16, 3), np.uint8))
+    (message,) = open_dataset(tmp_path).missing["train"]
+    assert message == f"{image}: a.bmp has the same labels, a.png; keep one of the two images"
     cv2.imwrite(str(label.with_suffix(".bmp")), STRIPES)
     assert any("a.bmp has the same name" in problem for problem in open_dataset(tmp_path).missing["train"])
-
-
-def test_names_two_images_of_one_label_file(tmp_path: Path) -> None:
-    write_folders(tmp_path)
-    (image,) = (tmp_path / "images/train").iterdir()
-    other = image.with_suffix(".bmp" if image.suffix != ".bmp" else ".png")
-    cv2.imwrite(str(other), np.zeros((8, 16, 3), np.uint8))
-    (message,) = open_dataset(tmp_path).missing["train"]
-    first, second = sorted((image, other))
-    assert message == f"{second}: {first.name} has the same labels, a.png; keep one of the two images"

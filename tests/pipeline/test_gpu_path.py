@@ -215,10 +215,7 @@ def test_unused_gpu_decoder_is_noted(orin: GpuMachine, monkeypatch: pytest.Monke
         in result["notes"]
     )
     with Segmenter(orin.engine, backend="tensorrt") as segmenter:
-        plain, mask = (
-            Style().overlay(segmenter.description),
-            Style(view="mask").overlay(segmenter.description),
-        )
+        plain, mask = (Style(view=view).overlay(segmenter.description) for view in ("overlay", "mask"))
         assert unused_gpu_decoder_note(segmenter, plain, "auto") == []
         assert unused_gpu_decoder_note(segmenter, mask, "software") == [], "the GPU path is impossible"
         monkeypatch.setattr("rtseg.pipeline.gpu_processor.try_nvdec", lambda: "no decoder")

