@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rtseg.cli import options as o
-from rtseg.cli.errors import error_handler, print_line
+from rtseg.cli.errors import error_handler, one_line, print_line
 
 
 def video(
@@ -91,9 +91,10 @@ def video(
         from rtseg.cli.progress import ProgressDisplay
         from rtseg.cli.video_result import ResultPrinter, summary
         from rtseg.core import path_conflicts as paths
+        from rtseg.core.errors import SinkError
         from rtseg.core.files import write_json
         from rtseg.core.process_setup import set_up_pipeline
-        from rtseg.core.video_report import BatchReport, UnprocessedVideo
+        from rtseg.core.video_report import BatchItem, BatchReport, UnprocessedVideo
         from rtseg.io.codecs import choose_decoder, choose_encoder
         from rtseg.io.options import InputOptions, OutputOptions
         from rtseg.render.style import Style
@@ -124,6 +125,17 @@ def video(
             overwrite=overwrite,
         )
         parallel_jobs = parse_jobs(jobs, len(tasks))
+
+        def write_stats(report: BatchItem | BatchReport) -> None:
+            if stats:
+                write_json(report.to_dict(), stats)
+
+        def write_failed(report: BatchItem | BatchReport) -> None:
+            try:
+                write_stats(report)
+            except SinkError as error:  # the reason of the failed run is printed after it
+                print_line(f"rtseg: {one_line(str(error))}")
+
         with o.open_segmenter(model, backend, device, size, fit=fit, streams=0, smooth=smooth) as segmenter:
             style.overlay(segmenter.description)  # reports an invalid palette or class before any file is opened
             if not quiet:
@@ -134,10 +146,10 @@ def video(
                 jobs=parallel_jobs,
                 resume=resume,
                 on_item=ResultPrinter(len(tasks), quiet).print_item,
+                on_failure=write_failed,
                 new_progress=ProgressDisplay(quiet=quiet).task,
             )
-        if stats:
-            write_json(result.to_dict(), stats)
+        write_stats(result)
         if isinstance(result, BatchReport):
             if not quiet:
                 print_line(summary(result))

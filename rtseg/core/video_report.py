@@ -50,7 +50,7 @@ class DemoReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class UnprocessedVideo(Report):
-    """Video of a batch that was skipped or failed."""
+    """Video that was skipped or failed, or whose run was interrupted."""
 
     rtseg: str = __version__
     command: str = "video"

@@ -84,6 +84,7 @@ def process_all(
     jobs: int = 1,
     resume: bool = False,
     on_item: Callable[[BatchItem], None] = lambda _: None,
+    on_failure: Callable[[BatchItem | BatchReport], None] = lambda _: None,
     new_progress: Callable[[], Progress] = NoProgress,
 ) -> BatchItem | BatchReport:
     """Process all videos of a batch.
@@ -94,6 +95,7 @@ def process_all(
         jobs: number of videos processed at the same time.
         resume: skip videos whose output is complete and verified.
         on_item: called in the calling thread with the item of each video when it ends.
+        on_failure: called with the report before an exception is raised. Videos that are not done have an `error`.
         new_progress: returns the progress of one more video.
 
     Returns:
@@ -105,6 +107,7 @@ def process_all(
     """
     done = DoneList(options.output_settings())
     states_before: dict[Task, FileState | None] = {}
+    ended: dict[Task, BatchItem] = {}
     stop = threading.Event()
     start_wall, start_cpu = time.perf_counter(), time.process_time()
 
@@ -131,7 +134,7 @@ def process_all(
             result = replace(result, notes=(f"processed again: {reason}", *result.notes))
         return result
 
-    def finish(task: Task, item: BatchItem) -> BatchItem:
+    def finish(task: Task, item: BatchItem) -> None:
         # In later runs a listed output is no input (`output_names.find_inputs`) and may be replaced
         # (`output_names.unused_name`). No list is written next to a single output that the user named.
         listed = resume or len(tasks) > 1 or task.auto_named
@@ -141,16 +144,27 @@ def process_all(
                 done.add(task.source, states_before[task], task.output, task.masks)
             except SinkError as error:
                 item = replace(item, notes=(*item.notes, str(error)))
+        ended[task] = item
         on_item(item)
-        return item
 
-    if len(tasks) == 1:
-        return finish(tasks[0], work(tasks[0]))
-    if jobs == 1:
-        items = [finish(task, _attempt(work, task)) for task in tasks]
-    else:
-        items = _run_parallel(work, tasks, jobs, stop, finish)
-    return _totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
+    def report(error: str | None = None) -> BatchItem | BatchReport:
+        items = [ended.get(task) or _failed(task, error) for task in tasks]
+        if len(tasks) == 1:
+            return items[0]
+        return _totals(items, jobs, time.perf_counter() - start_wall, time.process_time() - start_cpu)
+
+    try:
+        if len(tasks) == 1:
+            finish(tasks[0], work(tasks[0]))
+        elif jobs == 1:
+            for task in tasks:
+                finish(task, _attempt(work, task))
+        else:
+            _run_parallel(work, tasks, jobs, stop, finish)
+    except BaseException as error:
+        on_failure(report("interrupted" if isinstance(error, KeyboardInterrupt) else _reason(error)))
+        raise
+    return report()
 
 
 def _totals(items: Sequence[BatchItem], jobs: int, wall_seconds: float, cpu_seconds: float) -> BatchReport:
@@ -184,18 +198,17 @@ def _run_parallel(
     tasks: Sequence[Task],
     jobs: int,
     stop: threading.Event,
-    finish: Callable[[Task, BatchItem], BatchItem],
-) -> list[BatchItem]:
+    finish: Callable[[Task, BatchItem], None],
+) -> None:
     """Process the tasks in `jobs` worker threads; `finish` is called in the calling thread."""
-    items: dict[int, BatchItem] = {}
-    pending = deque(enumerate(tasks))
-    results: queue.SimpleQueue[tuple[int, BatchItem] | BaseException] = queue.SimpleQueue()
+    pending = deque(tasks)
+    results: queue.SimpleQueue[tuple[Task, BatchItem] | BaseException] = queue.SimpleQueue()
 
     def run_worker() -> None:
         try:
             while not stop.is_set():
-                index, task = pending.popleft()
-                results.put((index, _attempt(work, task)))
+                task = pending.popleft()
+                results.put((task, _attempt(work, task)))
         except IndexError:  # no task is left
             return
         except BaseException as error:  # raised again in the calling thread
@@ -209,27 +222,32 @@ def _run_parallel(
             result = results.get()
             if isinstance(result, BaseException):
                 raise result
-            index, item = result
+            task, item = result
             if isinstance(item, VideoReport):
                 item = replace(item, pipeline=replace(item.pipeline, cpu_seconds=None, peak_rss_mib=None))
-            items[index] = finish(tasks[index], item)
+            finish(task, item)
     finally:
         stop.set()
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-    return [items[index] for index in range(len(tasks))]
 
 
 def _attempt(work: Callable[[Task], BatchItem], task: Task) -> BatchItem:
     try:
         return work(task)
-    except RtsegError as error:
-        reason = str(error)
-    except Exception as error:  # a bug: reported; the other videos are still processed
-        reason = f"a bug in rtseg: {type(error).__name__}: {error}"
-        _log.exception(reason)
-    return UnprocessedVideo(input=task.source, output=task.output, error=reason)
+    except Exception as error:
+        if not isinstance(error, RtsegError):  # a bug: reported; the other videos are still processed
+            _log.exception(_reason(error))
+        return _failed(task, _reason(error))
+
+
+def _failed(task: Task, error: str | None) -> UnprocessedVideo:
+    return UnprocessedVideo(input=task.source, output=task.output, error=error)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, RtsegError) else f"a bug in rtseg: {type(error).__name__}: {error}"
 
 
 class _StoppableProgress:

@@ -157,7 +157,8 @@ def count_frames(path: Path) -> int:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "out.mp4"
-    options = ("-o", str(out), "--model", str(MODEL), "--preset", "medium", "-q")
+    stats = tmp_path / "stats.json"
+    options = ("-o", str(out), "--model", str(MODEL), "--preset", "medium", "-q", "--stats", str(stats))
     command = [*interpreter_command(ENABLE_SIGINT), "video", str(long_drive), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         partial = tmp_path / "out.partial.mp4"
@@ -172,6 +173,8 @@ def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path
     assert not out.exists()
     assert str(partial) in stderr
     assert 0 < count_frames(partial) < 1500
+    report = json.loads(stats.read_text())
+    assert (report["output"], report["error"]) == (str(out), "interrupted")
 
 
 @pytest.mark.parametrize("failure", ["'libGL.so.1: cannot open'", "'libxcb.so.1: cannot open', name='cv2'"])

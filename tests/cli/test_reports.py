@@ -69,12 +69,15 @@ def test_reports_of_videos(tmp_path: Path, sensors: None) -> None:
     part = report_of("video", video, *options, "--start", 0.5, "--duration", 1, json_file=tmp_path / "b.json")
     assert validate(part, "video")["fidelity"]["not_compared"]
 
-    (video.parent / "broken.mp4").write_bytes(b"no video")
+    broken = video.parent / "broken.mp4"
+    broken.write_bytes(b"no video")
+    failed = report_of("video", broken, *MODEL, "-o", tmp_path / "no.mp4", json_file=tmp_path / "a.json", exit_code=1)
+    assert validate(failed, "unprocessed_video")["input"] == str(broken)
     options = (video.parent, *MODEL, "-o", tmp_path / "out", "--resume", "--jobs")
     first = report_of("video", *options, 2, json_file=tmp_path / "c.json", exit_code=1)
     again = report_of("video", *options, 1, json_file=tmp_path / "d.json", exit_code=1)
-    broken, done = validate(first, "batch")["items"]
-    assert "error" in broken
+    no_video, done = validate(first, "batch")["items"]
+    assert no_video["error"] == failed["error"]
     assert done["cpu_seconds"] is None  # measured only for the whole process
     assert [item.get("skipped") for item in validate(again, "batch")["items"]] == [None, "already done"]
 

@@ -188,7 +188,9 @@ def test_interrupt_ends_all_jobs_and_leaves_playable_files(
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         shutil.copy(long_video, folder / name)
     command = [*interpreter_command(ENABLE_SIGINT), "video", str(folder), "-o", str(out), "--model", str(MODEL)]
-    command += ["--jobs", "2", "--preset", "slow", "-q"]
+    stats = tmp_path / "stats.json"
+    stats.write_text(json.dumps({"rtseg": "0.1.0", "command": "video"}))  # of an earlier run
+    command += ["--jobs", "2", "--preset", "slow", "-q", "--stats", str(stats)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         partial_files = [out / "a.partial.mp4", out / "b.partial.mp4"]
         deadline = time.monotonic() + 120
@@ -200,6 +202,7 @@ def test_interrupt_ends_all_jobs_and_leaves_playable_files(
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
+    assert [item["error"] for item in json.loads(stats.read_text())["items"]] == ["interrupted"] * 3
     assert sorted(path.name for path in out.iterdir()) == ["a.partial.mp4", "b.partial.mp4"]
     for path in partial_files:
         assert str(path) in stderr
