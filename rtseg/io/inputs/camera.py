@@ -98,7 +98,11 @@ def list_cameras() -> list[tuple[str, str]]:
 
 
 def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -> Connection:
-    _check_device(path, name)
+    if not Path(path).exists():
+        cameras = ", ".join(device for device, _ in list_cameras()) or "none"
+        raise Disconnected(f"{name}: there is no {path} (cameras here: {cameras})")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(f"{name}: {path} can't be read; join the group `video` (`sudo usermod -aG video $USER`)")
     options: dict[str, str] = {}
     if mode.size is not None:
         options["video_size"] = f"{mode.size[0]}x{mode.size[1]}"
@@ -116,14 +120,6 @@ def _open_v4l2(path: str, mode: CameraMode, name: str, timeout_seconds: float) -
     own_descriptors = sorted(_descriptors(path) - before)
     wait = partial(_wait_for_frame, own_descriptors[0], name, timeout_seconds) if own_descriptors else None
     return Connection(DemuxedPackets(container, name, wait_readable=wait), name, copies_raw_frames=True)
-
-
-def _check_device(path: str, name: str) -> None:
-    if not Path(path).exists():
-        cameras = ", ".join(device for device, _ in list_cameras()) or "none"
-        raise Disconnected(f"{name}: there is no {path} (cameras here: {cameras})")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{name}: {path} can't be read; join the group `video` (`sudo usermod -aG video $USER`)")
 
 
 def _descriptors(path: str) -> set[int]:

@@ -61,7 +61,7 @@ class CopiedStreams:
             early = ((packet.pts or 0) - self._starts.get(stream, 0)) * unit < -_PREROLL_SECONDS
             if early or stream in self._begun or stream in self._pcm:
                 return
-        yield from self._in_span(times.place(packet), stream, unit)
+        yield from self._in_span(times.place(packet), stream)
 
     def flush(self) -> Iterator[Passthrough]:
         """Yield the packets that are held at the end."""
@@ -71,8 +71,7 @@ class CopiedStreams:
         for stream, video in self._videos.items():
             yield from self._with_times(video.flush(), stream)
         for stream, times in self._times.items():
-            held = times.flush()
-            yield from self._in_span(held, stream, fraction(held[0].time_base) if held else Fraction(1))
+            yield from self._in_span(times.flush(), stream)
 
     def warnings(self) -> Iterator[str]:
         """Yield one line for each kind of repair so far."""
@@ -100,17 +99,14 @@ class CopiedStreams:
     def _with_times(self, packets: Iterator[tuple[Packet[Any], bool]], stream: int) -> Iterator[Passthrough]:
         times = self._times.setdefault(stream, PacketTimes())
         for packet, is_lead_in in packets:
-            unit = fraction(packet.time_base) or Fraction(1)
-            yield from self._in_span(times.place(packet, True), stream, unit, is_lead_in=is_lead_in)
+            yield from self._in_span(times.place(packet, True), stream, is_lead_in=is_lead_in)
 
     def _in_span(
-        self, packets: Sequence[Packet[Any]], stream: int, unit: Fraction, *, is_lead_in: bool = False
+        self, packets: Sequence[Packet[Any]], stream: int, *, is_lead_in: bool = False
     ) -> Iterator[Passthrough]:
-        """Yield the packets that are within the span; all of them if they lead in, needed to decode the span.
-
-        `unit` is the length of a tick in seconds.
-        """
+        """Yield the packets that are within the span; all of them if they lead in, needed to decode the span."""
         for packet in packets:
+            unit = fraction(packet.time_base) or Fraction(1)
             assert packet.pts is not None
             assert packet.dts is not None
             # Reordered frames that are decoded within the span are kept: other frames need them.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +85,11 @@ class GStreamerSource(Source):
         self._poll = select.poll()
         self._poll.register(read_fd, select.POLLIN | select.POLLHUP)
         try:
-            self._first = self._next()
+            first = self._next()
+            if first is None:
+                raise SourceError(f"{self._name}: the pipeline output no frame ({self._process.reason()})")
             self.info = self._describe()
+            self._frames: Iterator[Frame] = chain([first], iter(self._next, None))
         except BaseException:
             self.close()
             raise
@@ -97,11 +101,7 @@ class GStreamerSource(Source):
             Disconnected: a live pipeline ended, crashed or timed out, or its frames changed their format.
             SourceError: the pipeline of a file failed, or its frames changed their format.
         """
-        first, self._first = self._first, None
-        if first is not None:
-            yield first
-        while (frame := self._next()) is not None:
-            yield frame
+        return self._frames
 
     def close(self) -> None:
         """Stop the process. May be called twice, and from another thread to end a blocked read."""
@@ -211,8 +211,7 @@ class GStreamerSource(Source):
 
     def _describe(self) -> StreamInfo:
         video = self._video
-        if self._first is None or video is None:
-            raise SourceError(f"{self._name}: the pipeline output no frame ({self._process.reason()})")
+        assert video is not None
         return StreamInfo(
             name=self._name,
             width=video.width,

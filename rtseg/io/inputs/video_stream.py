@@ -17,10 +17,8 @@ _GPU_THREADS = 2
 
 def is_cover(stream: Stream) -> bool:
     """Return whether a stream is a cover image, which has no presentation time."""
-    timed = Disposition.timed_thumbnails
-    return (
-        stream.type == "video" and (stream.disposition & (Disposition.attached_pic | timed)) == Disposition.attached_pic
-    )
+    flags = stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    return stream.type == "video" and flags == Disposition.attached_pic
 
 
 def choose_video(
