@@ -170,7 +170,7 @@ def live(
         from rtseg.live.controls import Controls, DisplaySettings
         from rtseg.live.inputs import find_inputs
         from rtseg.live.options import LiveOptions, Outputs, parse_bytes
-        from rtseg.live.run import open_smaller, run_live
+        from rtseg.live.run import run_live, smaller_model
         from rtseg.render.style import Style
 
         inputs = find_inputs(
@@ -219,17 +219,17 @@ def live(
         style = Style(view, alpha, palette, o.parse_names(only), legend, hud)
         controls = Controls(DisplaySettings(view, alpha, legend))
         with ExitStack() as models:
-            network_size = o.parse_size(size)
             streams = min(len(inputs), usable_cores())  # with one camera, all cores work on one frame, for low latency
             segmenter = models.enter_context(
                 o.open_segmenter(model, backend, device, size, fit=fit, streams=streams, smooth=smooth)
             )
             networks = [segmenter]
-            if adaptive:
-                smaller = open_smaller(
-                    segmenter, device=device, size=network_size, fit=fit, smooth=smooth, build_missing=o.build_missing
+            if adaptive and (smaller := smaller_model(segmenter)):
+                networks.append(
+                    models.enter_context(
+                        o.open_segmenter(smaller, segmenter.backend, device, size, fit=fit, smooth=smooth)
+                    )
                 )
-                networks += [models.enter_context(smaller)] if smaller else []
             _quit_on_signal(controls)
             status = models.enter_context(LiveStatus(quiet=quiet))
             result = run_live(

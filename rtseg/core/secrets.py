@@ -170,10 +170,13 @@ def redacted_pipeline(pipeline: str) -> str:
     """Return a GStreamer pipeline for messages, truncated at the first possible secret."""
     if not contains_secret(pipeline):
         return pipeline
-    starts = [
-        match.start() for pattern in (_PIPELINE_SECRET, _PIPELINE_URL) for match in [pattern.search(pipeline)] if match
-    ]
-    return pipeline[: min(starts)] + HIDDEN
+    return pipeline[: _secret_start(pipeline) or 0] + HIDDEN
+
+
+def _secret_start(text: str) -> int | None:
+    """Return the position of the first URL or password in a text; None if there is none."""
+    matches = (_PIPELINE_URL.search(text), _PIPELINE_SECRET.search(text))
+    return min((match.start() for match in matches if match), default=None)
 
 
 def _urls_in(pipeline: str) -> list[str]:
@@ -186,13 +189,12 @@ def _urls_in(pipeline: str) -> list[str]:
 
 def without_urls(text: str) -> str:
     """Return a message of another program, truncated at the first URL or password, whose end is ambiguous."""
-    starts = [match.start() for match in (_PIPELINE_URL.search(text), _PIPELINE_SECRET.search(text)) if match]
-    if not starts:
+    start = _secret_start(text)
+    if start is None:
         return redact(text)
-    rest = text[min(starts) :]
-    return redact(text[: min(starts)]) + (
-        redacted_url(rest.partition("://")[0] + f"://{HIDDEN}") if "://" in rest[:12] else HIDDEN
-    )
+    scheme, separator, _ = text[start:].partition("://")
+    hidden = redacted_url(f"{scheme}://{HIDDEN}") if separator and len(scheme) < 10 else HIDDEN
+    return redact(text[:start]) + hidden
 
 
 # The secrets of this run

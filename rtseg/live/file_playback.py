@@ -13,7 +13,7 @@ from rtseg.core.frame import Frame
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
-from rtseg.live.reconnect import Disconnects
+from rtseg.live.reconnect import Disconnects, on_clock
 
 
 class FilePlayback(Source):
@@ -79,14 +79,7 @@ class FilePlayback(Source):
                 if captured_ns is None:
                     return
                 end = position + (frame.duration * frame.time_base or 1 / (self.info.frame_rate or Fraction(25)))
-                yield replace(
-                    frame,
-                    pts=clock.place(offset + position, captured_ns),
-                    time_base=TIME_BASE,
-                    index=index,
-                    duration=round(frame.duration * frame.time_base / TIME_BASE),
-                    captured_ns=captured_ns,
-                )
+                yield on_clock(clock, replace(frame, captured_ns=captured_ns), offset + position, index)
                 index += 1
             if self._closing.is_set() or not self._loop or end is None or first is None:
                 return

@@ -102,7 +102,6 @@ def find_inputs(
         SourceError: the decoder is not available.
     """
     chosen_decoder = choose_decoder(decoder)
-    pipeline_timeout = timeout_seconds or PIPELINE_TIMEOUT_SECONDS
     mode = mode or CameraMode()
     inputs = [
         Input(
@@ -117,14 +116,15 @@ def find_inputs(
         name, title = f"url{number}", titles[number - 1]
         if titles.count(title) > 1:
             title += f" ({name})"
-        inputs.append(
-            _from_url(url, name, title, realtime, loop, timeout_seconds, rtsp_transport, chosen_decoder, decoder)
-        )
+        if "://" in url:
+            inputs.append(_from_url(url, name, title, timeout_seconds, rtsp_transport, chosen_decoder, decoder))
+        else:
+            inputs.append(_from_file(url, name, realtime, loop, chosen_decoder))
     for number, text in enumerate(pipelines, 1):
-        inputs.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, text), pipeline_timeout))
+        inputs.append(_from_pipeline(f"gst{number}", f"pipeline {number}", partial(str, text), timeout_seconds))
     for number in csi:
         pipeline = partial(csi_pipeline, number, mode.size, mode.fps)
-        inputs.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, pipeline_timeout))
+        inputs.append(_from_pipeline(f"csi{number}", f"CSI camera {number}", pipeline, timeout_seconds))
     for name, count in Counter(entry.name for entry in inputs).items():
         if count > 1:
             raise OptionError(f"{name} is given twice; give each input once")
@@ -136,37 +136,30 @@ def find_inputs(
     return inputs
 
 
-def _from_url(
-    url: str,
-    name: str,
-    title: str,
-    realtime: bool,
-    loop: bool,
-    timeout_seconds: float | None,
-    transport: str,
-    decoder: str,
-    requested_decoder: str,
-) -> Input:
-    if "://" not in url:
-        if not looks_like_file(url):
-            raise OptionError(
-                "--url is neither a URL nor a file; write it as rtsp://HOST/PATH, or give a file with --realtime"
-            )
-        if not realtime:
-            raise OptionError(f"'{url}' is not a URL; a file needs --realtime, or use `rtseg video {url}`")
-        if not Path(url).exists():
-            raise OptionError(f"no such file: {url}")
-        pipeline = partial(file_pipeline, url) if decoder == "gstreamer" else None
-        return Input(
-            name, url, partial(open_source, url, InputOptions(decoder=decoder)), file=True, loop=loop, pipeline=pipeline
+def _from_file(path: str, name: str, realtime: bool, loop: bool, decoder: str) -> Input:
+    if not looks_like_file(path):
+        raise OptionError(
+            "--url is neither a URL nor a file; write it as rtsp://HOST/PATH, or give a file with --realtime"
         )
-    parts, pipeline_timeout = parse_url(url), timeout_seconds or PIPELINE_TIMEOUT_SECONDS
+    if not realtime:
+        raise OptionError(f"'{path}' is not a URL; a file needs --realtime, or use `rtseg video {path}`")
+    if not Path(path).exists():
+        raise OptionError(f"no such file: {path}")
+    pipeline = partial(file_pipeline, path) if decoder == "gstreamer" else None
+    connect = partial(open_source, path, InputOptions(decoder=decoder))
+    return Input(name, path, connect, file=True, loop=loop, pipeline=pipeline)
+
+
+def _from_url(
+    url: str, name: str, title: str, timeout_seconds: float | None, transport: str, decoder: str, requested_decoder: str
+) -> Input:
+    parts = parse_url(url)
     if parts.scheme == "srt":
-        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), pipeline_timeout, file_decoder())
+        return _from_pipeline(name, title, partial(srt_pipeline, parts.text), timeout_seconds, file_decoder())
     if decoder == "gstreamer":
         if parts.scheme == "rtsp" and parts.user_info is None:
             pipeline = partial(rtsp_pipeline, parts.text, transport)
-            return _from_pipeline(name, title, pipeline, pipeline_timeout, file_decoder())
+            return _from_pipeline(name, title, pipeline, timeout_seconds, file_decoder())
         if requested_decoder == "gstreamer":
             raise OptionError(f"--decoder gstreamer reads files, and rtsp:// without a password, not {title}; try auto")
         decoder = "software"
@@ -186,9 +179,10 @@ def _camera_name(camera: str) -> str:
 
 
 def _from_pipeline(
-    name: str, title: str, pipeline: Callable[[], str], timeout_seconds: float, codec: str = "rawvideo"
+    name: str, title: str, pipeline: Callable[[], str], timeout_seconds: float | None, codec: str = "rawvideo"
 ) -> Input:
     def connect() -> Source:
-        return GStreamerSource(pipeline(), name=title, timeout=timeout_seconds, codec=codec)
+        timeout = timeout_seconds or PIPELINE_TIMEOUT_SECONDS
+        return GStreamerSource(pipeline(), name=title, timeout=timeout, codec=codec)
 
     return Input(name, title, connect, pipeline=pipeline)

@@ -231,16 +231,8 @@ class ReconnectingSource(Source):
     def _timestamped(self, frame: Frame, info: StreamInfo) -> Frame:
         self._update_info(info)
         self._record_frame(frame.captured_ns / 1e9)
-        pts = self._clock.place(frame.pts * frame.time_base, frame.captured_ns)
-        timestamped = replace(
-            frame,
-            pts=pts,
-            time_base=TIME_BASE,
-            index=self._index,
-            duration=round(frame.duration * frame.time_base / TIME_BASE),
-        )
         self._index += 1
-        return timestamped
+        return on_clock(self._clock, frame, frame.pts * frame.time_base, self._index - 1)
 
     def _update_info(self, info: StreamInfo) -> None:
         old, self.info = self.info, replace(info, name=self._name, time_base=TIME_BASE)
@@ -283,3 +275,10 @@ class ReconnectingSource(Source):
             suffix = "; reconnecting" if self._longest_pause else ""
             self._log(f"{disconnects.reason}{suffix}")
         self.connect_attempted.set()
+
+
+def on_clock(clock: LiveClock, frame: Frame, position_seconds: Fraction, index: int) -> Frame:
+    """Return the frame at a position of a stream with its time on `clock`, in units of `TIME_BASE`, and its index."""
+    pts = clock.place(position_seconds, frame.captured_ns)
+    duration = round(frame.duration * frame.time_base / TIME_BASE)
+    return replace(frame, pts=pts, time_base=TIME_BASE, duration=duration, index=index)

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from rtseg.core.choices import Fit
 from rtseg.core.live_report import LiveReport
+from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.report import RunIdentity
 from rtseg.gpu.telemetry import TelemetryMonitor
-from rtseg.inference.engine_per_size import BuildMissing
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.gstreamer.pipelines import command_line, encoder, to_file, to_pipe, to_srt
 from rtseg.live.camera import Camera
@@ -152,39 +151,13 @@ def dry_run(inputs: Sequence[Input], outputs: Outputs) -> list[str]:
     return lines or ["no GStreamer process: FFmpeg reads and writes everything"]
 
 
-def open_smaller(
-    segmenter: Segmenter,
-    *,
-    device: str | None,
-    size: tuple[int, int] | None,
-    fit: Fit,
-    smooth: float = 0.0,
-    build_missing: BuildMissing | None = None,
-) -> Segmenter | None:
-    """Open the bundled model that `--adaptive` switches to: the fastest one, on the same backend.
+def smaller_model(segmenter: Segmenter) -> str | None:
+    """Return the bundled model that `--adaptive` switches to: the fastest one, on the same backend.
 
-    Args:
-        segmenter: requested model.
-        device, size, fit, smooth, build_missing: as for `Segmenter`.
-
-    Returns:
-        None if there is no such model: the requested model is the fastest, has other classes, or runs on torch.
+    None if there is no such model: the requested model is the fastest, has other classes, or runs on torch.
     """
-    if segmenter.description.name == f"camvid-{SMALLEST}" or segmenter.backend == "torch":
-        return None
-    smaller = Segmenter(
-        SMALLEST,
-        backend=segmenter.backend,
-        device=device,
-        size=size,
-        fit=fit,
-        smooth=smooth,
-        build_missing=build_missing,
-    )
-    if smaller.classes == segmenter.classes:
-        return smaller
-    smaller.close()
-    return None
+    fastest = segmenter.description.name == f"camvid-{SMALLEST}"
+    return None if fastest or segmenter.classes != CAMVID_CLASSES or segmenter.backend == "torch" else SMALLEST
 
 
 def _identity(inputs: Sequence[Input], outputs: Outputs, segmenter: Segmenter) -> RunIdentity:

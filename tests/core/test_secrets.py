@@ -109,6 +109,11 @@ def test_file_names_are_not_redacted(tmp_path: Path) -> None:
         assert redacted_name(name) == name
 
 
+@pytest.mark.parametrize("pipeline", ["://me:hunter2@cam ! x", "x location='://me:hunter2@cam'"])
+def test_pipeline_with_credentials_and_no_scheme_is_hidden(pipeline: str) -> None:
+    assert redacted_pipeline(pipeline) == "***"
+
+
 # Fuzz
 
 _LETTERS = "qxzjQXZJ79"

@@ -225,24 +225,15 @@ def interrupt_at_5(frame: Frame) -> ClassMap:
     return classes_by_brightness(frame)
 
 
-@pytest.mark.parametrize("threads", [True, False])
 @pytest.mark.parametrize(
     ("end", "segmented", "error"), [("model", 5, KeyboardInterrupt), ("sink", 4, OSError), ("source", 9, RuntimeError)]
 )
-def test_video_counts_add_up_after_an_error(
-    end: str, segmented: int, error: type[BaseException], threads: bool
-) -> None:
+def test_video_counts_add_up_after_an_error(end: str, segmented: int, error: type[BaseException]) -> None:
     stats = Stats(CAMVID_CLASSES)
     source = NoiseSource(50, fail_at=9 if end == "source" else None)
     sink = FileSink(fail_at=3 if end == "sink" else None)
     with pytest.raises(error):
-        run(
-            source,
-            processor(interrupt_at_5 if end == "model" else classes_by_brightness),
-            [sink],
-            stats,
-            threads=threads,
-        )
+        run(source, processor(interrupt_at_5 if end == "model" else classes_by_brightness), [sink], stats)
     report = stats.report().to_dict()
     assert report["frames"]["segmented"] == segmented
     assert report["frames"]["dropped"] >= (end == "model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from pathlib import Path
 
 import numpy as np
 from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, interval, wait_until
@@ -13,7 +12,7 @@ from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.live.controls import Controls
 from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, LoadShedder
-from rtseg.live.run import open_smaller
+from rtseg.live.run import smaller_model
 from rtseg.live.sink_thread import SinkThread
 
 
@@ -145,16 +144,10 @@ def test_load_shedder_processes_every_nth_frame() -> None:
     assert adds_up(report)
 
 
-def test_open_smaller_selects_model_with_same_classes() -> None:
-    with Segmenter("small", size=(96, 64)) as small:
-        smaller = open_smaller(small, device=None, size=(96, 64), fit="letterbox")
-        assert smaller is not None
-        with smaller:
-            assert smaller.description.name == "camvid-nano"
-            assert smaller.classes == small.classes
-            assert open_smaller(smaller, device=None, size=(96, 64), fit="letterbox") is None
-    with Segmenter(Path(__file__).parents[1] / "data" / "nearest-color.onnx") as other:
-        kept = open_smaller(other, device=None, size=(96, 64), fit="letterbox")
-        assert (kept is None) == (other.classes != small.classes)
-        if kept:
-            kept.close()
+def test_smaller_model_has_the_same_classes() -> None:
+    with Segmenter("small", size=(96, 64)) as small, Segmenter("nano", size=(96, 64)) as nano:
+        assert smaller_model(small) == "nano"
+        assert (nano.description.name, nano.classes) == ("camvid-nano", small.classes)
+        assert smaller_model(nano) is None
+        small.classes = ("road", "car")
+        assert smaller_model(small) is None
