@@ -123,7 +123,7 @@ Crf = Annotated[
     int | None,
     option(OUTPUT, "Quality; lower is better and larger.", "--crf", min=0, max=63, show_default="23"),
 ]
-Quiet = Annotated[bool, option(None, "Print only errors.", "--quiet", "-q")]
+Quiet = Annotated[bool, option(None, "Print only errors to stderr.", "--quiet", "-q")]
 Verbose = Annotated[bool, option(None, "Print debug messages and the causes of errors.", "--verbose", "-v")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pkgutil
 import shutil
@@ -187,7 +188,7 @@ def test_backend_error_is_one_line(video: Path) -> None:
     assert "rtseg: the device is disconnected\n" in result.stderr
     assert f"the unfinished output is kept as {out.with_name('out.partial.mp4')}" in result.stderr
     assert "Traceback" not in result.stderr
-    assert result.stdout == ""
+    assert json.loads(result.stdout)["error"] == "the device is disconnected"
     assert 0 < len(read(out.with_name("out.partial.mp4"))) < FRAMES
 
 
