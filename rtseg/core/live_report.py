@@ -85,6 +85,9 @@ class CameraReport(Report):
     """Name; None for several cameras together."""
 
     input: str
+    input_size: tuple[int, int] | None = None
+    """(width, height) of the network's input for these frames, pixels; None before the first frame, and for several cameras."""
+
     decoder: str | None = None
     pipeline: PipelineReport = field(metadata=EMBEDDED)
     sinks: Mapping[str, SinkReport]

@@ -40,8 +40,6 @@ def file_key(path: str) -> FileKey:
 
 def parent_keys(path: str) -> Iterator[FileKey]:
     """Yield the keys of the folders above a path."""
-    if path == STDOUT:
-        return
     try:
         parents = Path(os.path.realpath(path)).parents
     except (OSError, ValueError):

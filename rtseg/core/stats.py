@@ -207,9 +207,8 @@ def class_shares(classes: ClassMap, names: tuple[str, ...]) -> dict[str, float]:
 
 def peak_rss_mib() -> float:
     """Return the peak resident memory of this process in MiB; 0.0 if the system does not report it."""
-    status = Path(
-        "/proc/self/status"
-    )  # getrusage may return the parent's peak, which Linux inherits across fork and exec
+    # getrusage may return the parent's peak, which Linux inherits across fork and exec.
+    status = Path("/proc/self/status")
     peak_kib = re.search(r"^VmHWM:\s*(\d+)", status.read_text() if status.exists() else "", re.MULTILINE)
     if peak_kib:
         return int(peak_kib[1]) / 2**10

@@ -78,9 +78,7 @@ class LoadShedder:
         self._overloaded_seconds = self._overloaded_seconds + 1 if overloaded else 0
         self._spare_seconds = self._spare_seconds + 1 if spare else 0
         if self._overloaded_seconds >= SLOWER_SECONDS and self._index + 1 < len(self._levels):
-            if (
-                self._seconds_since_faster < self._faster_seconds
-            ):  # the last increase was too much: wait longer next time
+            if self._seconds_since_faster < self._faster_seconds:  # the last increase was too much
                 self._faster_seconds = min(2 * self._faster_seconds, MAX_FASTER_SECONDS)
             self._change(+1, f"can't keep up ({_load_text(now)})")
         elif self._spare_seconds >= self._faster_seconds:

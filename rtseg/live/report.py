@@ -73,10 +73,6 @@ class LiveReporter:
         smoothings = [smoothing for camera in self._cameras if (smoothing := camera.processor.smoothing)]
         if len(items) == 1:
             totals = replace(items[0], sinks={**items[0].sinks, **shared})
-            if shared and not self._cameras[0].sinks:
-                written = self._shared_sinks[0].written
-                frames = replace(totals.pipeline.frames, written=written)
-                totals = replace(totals, pipeline=replace(totals.pipeline, frames=frames))
         else:
             self.total.stop()
             pipeline = replace(
@@ -105,13 +101,17 @@ class LiveReporter:
         )
 
     def _camera_report(self, camera: Camera, stats: Stats) -> CameraReport:
-        written = camera.sinks[0].written if camera.sinks else None  # read first: never larger than segmented
+        sinks = camera.sinks or (self._shared_sinks if len(self._cameras) == 1 else ())
+        written = sinks[0].written if sinks else None  # read first: never larger than segmented
         stats.frames.set_corrupt(camera.source.corrupt)
         stats.stop()
+        info = camera.source.info
+        aspect = float(info.sample_aspect_ratio)
         return CameraReport(
             camera=camera.name,
-            input=camera.source.info.name,
-            decoder=camera.source.info.codec,
+            input=info.name,
+            input_size=camera.processor.model.input_size_for(info.width, info.height, aspect) if info.width else None,
+            decoder=info.codec,
             pipeline=stats.report(written=written, live=True),
             sinks={sink.name: sink.report() for sink in camera.sinks},
             disconnects=camera.source.disconnects.report(),

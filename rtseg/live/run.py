@@ -82,7 +82,7 @@ def run_live(
         notify_progress(report, line)
 
     try:
-        lines = JsonLinesFile(outputs.jsonl) if outputs.jsonl is not None else None
+        lines = JsonLinesFile(outputs.jsonl, len(inputs)) if outputs.jsonl is not None else None
         only = overlay.only if style.only is not None else None
         cameras = []
         for entry in inputs:

@@ -198,7 +198,7 @@ def test_default_output_without_display_is_web_page(monkeypatch: pytest.MonkeyPa
 
 
 def test_jsonl_lines_of_two_cameras_are_whole(tmp_path: Path) -> None:
-    file = JsonLinesFile(str(tmp_path / "lines.jsonl"))
+    file = JsonLinesFile(str(tmp_path / "lines.jsonl"), 2)
     one, two = JsonLinesSink(file, CAMVID_CLASSES), JsonLinesSink(file, CAMVID_CLASSES)
     for index in range(3):
         one.write(item(index, camera="camera0"))

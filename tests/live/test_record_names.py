@@ -77,10 +77,10 @@ def test_keep_does_not_remove_links_folders_or_other_recordings(tmp_path: Path) 
 def test_existing_jsonl_file_is_kept_until_first_line(tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     file.write_text('{"index": 0}\n')
-    failed = JsonLinesFile(str(file))
+    failed = JsonLinesFile(str(file), 1)
     JsonLinesSink(failed, CAMVID_CLASSES).abort()
     assert file.read_text() == '{"index": 0}\n'
-    lines = JsonLinesFile(str(file))
+    lines = JsonLinesFile(str(file), 1)
     one = JsonLinesSink(lines, CAMVID_CLASSES)
     for number in (1, 2):
         one.write(item(number))

@@ -18,25 +18,23 @@ from rtseg.io.outputs import Sink
 class JsonLinesFile:
     """File of lines that several cameras may write to, one whole line at a time; `-` is standard output."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, writers: int) -> None:
         """Open the file. The first line replaces its contents; a run that fails earlier leaves it unchanged.
+
+        It is closed when all `writers` have closed it.
 
         Raises:
             SinkError: the file can't be written.
         """
         self.path = path
         self._lock = threading.Lock()
-        self._users = 0
+        self._writers = writers
         try:
             self._file: IO[str] = sys.stdout if path == "-" else Path(path).open("a", encoding="utf-8")  # noqa: SIM115
             # A device or a pipe has no contents to replace.
             self._truncate_first = path != "-" and Path(path).is_file()
         except OSError as error:
             raise SinkError(f"can't write {path}: {reason(error)}") from error
-
-    def add(self) -> None:
-        """Register a writer."""
-        self._users += 1
 
     def write(self, line: str) -> None:
         """Write a line and flush it. Raises SinkError."""
@@ -51,10 +49,10 @@ class JsonLinesFile:
             raise SinkError(f"can't write {self.path}: {reason(error)}") from error
 
     def close(self) -> None:
-        """Unregister a writer; the last one closes the file."""
+        """Close the file for one writer."""
         with self._lock:
-            self._users -= 1
-            if not self._users and self._file is not sys.stdout:
+            self._writers -= 1
+            if not self._writers and self._file is not sys.stdout:
                 self._file.close()
 
 
@@ -69,10 +67,9 @@ class JsonLinesSink(Sink):
     written = 0
 
     def __init__(self, file: JsonLinesFile, classes: tuple[str, ...]) -> None:
-        """Register as a writer of `file`; `classes` are the class names of the model."""
+        """Write to `file`; `classes` are the class names of the model."""
         self.name = "standard output" if file.path == "-" else Path(file.path).name
         self._file, self._classes = file, classes
-        file.add()
 
     def write(self, item: ProcessedFrame) -> None:
         """Write one line. Raises SinkError."""
@@ -90,7 +87,7 @@ class JsonLinesSink(Sink):
         self.written += 1
 
     def close(self) -> None:
-        """Unregister from the file, which keeps its lines."""
+        """Close the file, which keeps its lines."""
         self._file.close()
 
     abort = close
