@@ -110,6 +110,9 @@ class FakeModel:
     def new_smoothing(self) -> TemporalSmoothing | None:
         return None
 
+    def input_size_for(self, width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+        return self.description.input_size
+
 
 def processor(segment: Segment = classes_by_brightness, streams: int = 1) -> FrameProcessor:
     return FrameProcessor(FakeModel(segment, streams), overlay())

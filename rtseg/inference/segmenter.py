@@ -138,8 +138,9 @@ class Segmenter:
     def describe(self) -> str:
         """Return the model, its backend and the reason for the backend in one human-readable line."""
         width, height = self.input_size
+        limit = "up to " if self._backend.free_size and self._fit != "stretch" else ""
         return (
-            f"model {self.description.name} at {width}x{height} on {self.backend} ({self.device}, {self.precision}): "
+            f"model {self.description.name} at {limit}{width}x{height} on {self.backend} ({self.device}, {self.precision}): "
             f"{self.reason}"
         )
 

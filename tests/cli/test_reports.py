@@ -90,13 +90,14 @@ def test_demo_report(tmp_path: Path) -> None:
 def test_reports_of_cameras(tmp_path: Path, sensors: None, monkeypatch: pytest.MonkeyPatch) -> None:
     published: list[dict[str, Any]] = []
     monkeypatch.setattr(LiveMetrics, "publish", lambda self, report: published.append(report.to_dict()))
-    video = write_video(tmp_path / "drive.mp4", frames=40)
+    video = write_video(tmp_path / "drive.mp4", frames=40, size=(192, 108))
     options = (*MODEL, "--realtime", "--show", "none", "--adaptive")
     one = report_of("live", "--url", video, *options, "--record", tmp_path / "out.mp4", json_file=tmp_path / "a.json")
     two = report_of("live", "--url", video, "--url", video, *options, "--smooth", 0.3, json_file=tmp_path / "b.json")
     assert {"encoder", "adaptive", "telemetry", "camera", "failed"} <= set(validate(one, "live"))
     assert "temporal_smoothing" in validate(two, "live")
     assert len(two["items"]) == 2
+    assert one["input_size"] == two["items"][0]["input_size"] == [320, 192]  # what 16:9 frames fill of 320x240
     for report in published:
         assert all("now" in item for item in (validate(report, "live"), *report.get("items", ())))
     assert {len(report.get("items", ())) for report in published} == {0, 2}
