@@ -97,19 +97,18 @@ def test_output_in_a_replaced_folder_or_below_a_file_is_refused(drive: Path, tmp
         [], [Output(str(tmp_path / "o.mp4"), "-o"), *side_outputs(stats=tmp_path / "o.mp4" / "s.json")], "a file"
     )
     assert_refused([Input(str(drive))], side_outputs(stats=drive / "s.json"), "drive.mp4", "a file")
+    (tmp_path / "f.txt").write_text("the user's")
+    for output in (
+        Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o"),
+        *side_outputs(stats=tmp_path / "f.txt" / "s"),
+    ):
+        assert_refused([Input(str(drive))], [output], "f.txt is a file and not a folder")
     check_paths([Input(str(drive))], [mask_output(tmp_path / "m"), *side_outputs(stats=tmp_path / "m.json")])
 
 
 def _png(path: Path, mark: bool) -> None:
     data = cv2.imencode(path.suffix, np.full((8, 8), 3, np.uint8))[1].tobytes()
     path.write_bytes(mark_image(data) if mark else data)
-
-
-def test_output_below_an_existing_file_is_refused(drive: Path, tmp_path: Path) -> None:
-    (tmp_path / "f.txt").write_text("the user's")
-    main = Output(str(tmp_path / "f.txt" / "a" / "o.png"), "-o")
-    for output in (main, *side_outputs(stats=tmp_path / "f.txt" / "s.json")):
-        assert_refused([Input(str(drive))], [output], "f.txt is a file and not a folder")
 
 
 def test_side_outputs_replace_only_files_with_the_same_content(tmp_path: Path) -> None:

@@ -327,6 +327,7 @@ def test_live_run_with_a_password_leaks_no_secret(tmp_path: Path) -> None:
                 process.kill()
     outputs += [*messages, lines.read_text(), stats.read_text(), out.read_bytes().decode("latin-1")]
     assert f"@127.0.0.1:{camera.port}/" in outputs[0]
+    assert f"--stats\0{stats}\0" in outputs[0]
     assert json.loads(stats.read_text())["input"] == f"rtsp://127.0.0.1:{camera.port}/***"
     assert f"rtsp://127.0.0.1:{camera.port}/***: " in messages[1]
     assert "Traceback" not in messages[1]

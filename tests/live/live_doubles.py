@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from command import MODEL
 from pipeline_doubles import FakeModel, Segment, classes_by_brightness, processor
+from web_client import IDENTITY
 
 from rtseg.core.errors import SinkError
-from rtseg.core.frame import Color, Frame, Passthrough, ProcessedFrame, StreamInfo
+from rtseg.core.frame import ClassMap, Color, Frame, Passthrough, ProcessedFrame, StreamInfo
 from rtseg.core.live_report import IntervalReport, LiveReport
 from rtseg.core.palette import CAMVID_CLASSES
-from rtseg.core.report import Percentiles, RunIdentity
+from rtseg.core.report import Percentiles
 from rtseg.inference.segmenter import Segmenter
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE
@@ -35,11 +36,6 @@ from rtseg.live.sink_thread import SinkThread
 from rtseg.render.style import Style
 
 COLOR = Color("bt601", full_range=False)
-
-
-IDENTITY = RunIdentity(
-    command="live", input="fake", output="", model="m", backend="b", precision="fp32", device="CPU", input_size=(64, 48)
-)
 
 INFO = StreamInfo("fake", 64, 48, "yuv420p", COLOR, TIME_BASE, Fraction(30))
 
@@ -111,6 +107,16 @@ class CollectingSink(Sink):
 
     def abort(self) -> None:
         self.ended = "aborted"
+
+
+def slow(seconds: float) -> Segment:
+    """Return a network that takes this time for a frame."""
+
+    def segment(frame: Frame) -> ClassMap:
+        time.sleep(seconds)
+        return classes_by_brightness(frame)
+
+    return segment
 
 
 def camera(

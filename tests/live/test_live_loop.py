@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, wait_until
+from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, slow, wait_until
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import ClassMap, Frame
@@ -91,12 +91,8 @@ def test_each_frame_is_segmented_dropped_or_corrupt() -> None:
 def test_every_frame_drops_no_frame() -> None:
     sink = CollectingSink()
 
-    def slow(frame: Frame) -> ClassMap:
-        time.sleep(0.002)
-        return classes_by_brightness(frame)
-
     source = camera("camera0", FakeCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
-    report = Live(source, segment=slow, every_frame=True).run()
+    report = Live(source, segment=slow(0.002), every_frame=True).run()
     assert [item.frame.index for item in sink.items] == list(range(100))
     assert report["frames"] == {"read": 102, "segmented": 100, "written": 100, "dropped": 0, "corrupt": 2, "stale": 0}
 
@@ -104,12 +100,8 @@ def test_every_frame_drops_no_frame() -> None:
 def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
     sink = CollectingSink()
 
-    def slow(frame: Frame) -> ClassMap:
-        time.sleep(0.3)
-        return classes_by_brightness(frame)
-
     source = camera("camera0", FakeCamera(1), [SinkThread(sink)])
-    report = Live(source, segment=slow, max_age_ms=250).run()
+    report = Live(source, segment=slow(0.3), max_age_ms=250).run()
     assert sink.items == []
     assert adds_up(report)
     assert report["frames"]["stale"] + report["frames"]["dropped"] == 1
@@ -222,11 +214,7 @@ def test_report_contains_the_last_second() -> None:
         if reports and reports[-1].totals.now and reports[-1].totals.now.shown_fps > 0:
             controls.quit()
 
-    def slow(frame: Frame) -> ClassMap:
-        time.sleep(0.005)
-        return classes_by_brightness(frame)
-
-    source = camera("camera0", FakeCamera(5000, gate=gate), [], slow)
+    source = camera("camera0", FakeCamera(5000, gate=gate), [], slow(0.005))
     report = Live(source, controls=controls, on_report=reports.append).run()
     now = reports[-1].totals.now
     assert now is not None

@@ -6,9 +6,8 @@ import itertools
 import time
 
 import numpy as np
-from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, classes_by_brightness, interval, wait_until
+from live_doubles import CollectingSink, FakeCamera, Live, adds_up, camera, interval, slow, wait_until
 
-from rtseg.core.frame import ClassMap, Frame
 from rtseg.inference.segmenter import Segmenter
 from rtseg.live.controls import Controls
 from rtseg.live.load_shedding import FASTER_SECONDS, SLOWER_SECONDS, LoadShedder
@@ -111,17 +110,8 @@ def test_slow_model_processes_fewer_frames() -> None:
         if load_shedder.level.frame_interval >= 2:
             controls.quit()
 
-    def slow(frame: Frame) -> ClassMap:
-        time.sleep(0.03)
-        return classes_by_brightness(frame)
-
     source = camera("camera0", FakeCamera(5000, gate=gate), [SinkThread(sink, capacity=8)])
-    report = Live(
-        source,
-        segment=slow,
-        load_shedder=load_shedder,
-        controls=controls,
-    ).run()
+    report = Live(source, segment=slow(0.03), load_shedder=load_shedder, controls=controls).run()
     assert report["adaptive"]["every"] >= 2
     assert adds_up(report)
     assert any(item.frame.index % 2 for item in sink.items)  # all frames at first

@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from fractions import Fraction
 from typing import Any
 
 import cv2
 import numpy as np
 
-from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
+from rtseg.core.frame import Frame, ProcessedFrame, StreamInfo, rgb_frame
 from rtseg.core.live_report import CameraReport, DisconnectReport, IntervalReport, LiveReport, SinkReport
 from rtseg.core.palette import load_palette
 from rtseg.core.report import FrameCounts, Percentiles, PipelineReport, RunIdentity, StageReport
@@ -88,15 +87,9 @@ class Page:
 
 
 def item(red: int = 0, size: tuple[int, int] = (160, 96)) -> ProcessedFrame:
-    width, height = size
-    planes = (
-        np.zeros((height, width), np.uint8),
-        np.zeros((height, width), np.uint8),
-        np.zeros((height, width), np.uint8),
-    )
-    planes[2][:] = red
-    frame = Frame(planes, "gbrp", Color("rgb", True), 0, Fraction(1, 30), 0)
-    return processed(frame)
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    image[:, :, 0] = red
+    return processed(rgb_frame(image))
 
 
 def processed(frame: Frame) -> ProcessedFrame:
