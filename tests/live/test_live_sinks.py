@@ -14,10 +14,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from media import number_of, numbered_image, read, to_pix_fmt
+from media import number_of, numbered_frame, numbered_image, read
 
 from rtseg.core.errors import OptionError, SinkError
-from rtseg.core.frame import Color, Frame, ProcessedFrame, StreamInfo
+from rtseg.core.frame import Color, ProcessedFrame, StreamInfo
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
@@ -35,11 +35,9 @@ def item(
     number: int, *, pts: int | None = None, size: tuple[int, int] = (96, 64), camera: str = "camera0"
 ) -> ProcessedFrame:
     """Return a frame that shows its number, as the live loop passes it to a sink."""
-    coded = to_pix_fmt(numbered_image(number, *size), "yuv420p", 6, False)
-    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width].copy() for p in coded.planes]  # type: ignore[call-overload]
     ticks = 3000 * number if pts is None else pts
     now = time.monotonic_ns()
-    frame = Frame((planes[0], planes[1], planes[2]), "yuv420p", COLOR, ticks, TIME_BASE, number, 3000, now)
+    frame = replace(numbered_frame(number, size), pts=ticks, time_base=TIME_BASE, duration=3000, captured_ns=now)
     info = StreamInfo("door", *size, "yuv420p", COLOR, TIME_BASE, Fraction(30))
     classes = np.repeat(np.array([[0, 0, 3, 10]], np.uint8), 4, axis=0)
     return ProcessedFrame(frame, classes, frame, info, camera, now, 0.0075)
