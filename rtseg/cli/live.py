@@ -67,7 +67,7 @@ def live(
     record: Annotated[str | None, o.option(o.OUTPUT, "Record the rendered video.", metavar="FILE")] = None,
     split_every: Annotated[str | None, o.option(o.OUTPUT, "Start a new file at this interval.", metavar="TIME")] = None,
     keep: Annotated[
-        str | None, o.option(o.OUTPUT, "Maximum total size; the oldest files are removed.", metavar="10GB")
+        str | None, o.option(o.OUTPUT, "Maximum total size of each camera's files; the oldest are removed.", metavar="10GB")
     ] = None,
     encoder: o.EncoderOption = "software",
     codec: Annotated[str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264")] = None,

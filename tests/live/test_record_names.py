@@ -13,6 +13,7 @@ from test_live_sinks import item, names, open_file
 from rtseg.core.errors import SinkError
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.io.outputs.file_sink import PartialFile
+from rtseg.live.sink_thread import SinkThread
 from rtseg.live.sinks.jsonl import JsonLinesFile, JsonLinesSink
 from rtseg.live.sinks.record import RecordingSink
 from rtseg.live.sinks.snapshot import SnapshotSink
@@ -50,6 +51,11 @@ def test_new_frame_size_uses_next_free_name(tmp_path: Path) -> None:
     record.close()
     assert names(tmp_path) == ["out-2.mp4", "out-3.mp4", "out.mp4"]
     assert (tmp_path / "out-2.mp4").read_bytes() == b"the user's"
+    assert record.warnings == ("out.mp4 is continued in out-3.mp4",)
+    second_run = RecordingSink(str(tmp_path / "out.mp4"), open_file, replace_first=False)
+    second_run.write(item(0))
+    assert second_run.warnings == ("out.mp4 exists: the frames are in out-4.mp4",)
+    second_run.close()
 
 
 def test_keep_does_not_remove_links_folders_or_other_recordings(tmp_path: Path) -> None:
@@ -112,3 +118,13 @@ def test_no_overwrite_on_file_system_without_hard_links(tmp_path: Path, monkeypa
     with pytest.raises(SinkError, match="file exists"):
         partial.publish()
     assert (tmp_path / "a.mp4").read_bytes() == b"other"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_ends_json_lines_with_reason() -> None:
+    thread = SinkThread(JsonLinesSink(JsonLinesFile("/dev/full", 1), CAMVID_CLASSES))
+    dropped: list[float | None] = []
+    thread.offer(item(0), dropped.append)
+    assert thread.join(10)
+    assert thread.failure == "full: can't write /dev/full: no space left on device"
+    assert dropped == [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -53,7 +54,8 @@ class JsonLinesFile:
         with self._lock:
             self._writers -= 1
             if not self._writers and self._file is not sys.stdout:
-                self._file.close()
+                with contextlib.suppress(OSError):  # the rest of a line whose error `write` has raised
+                    self._file.close()
 
 
 class JsonLinesSink(Sink):

@@ -69,7 +69,7 @@ class RecordingSink(Sink):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Differences between the files and the displayed frames, one line each, without duplicates."""
+        """Names other than the requested one, and differences between the files and the displayed frames, one line each."""
         return tuple(dict.fromkeys((*self._warnings_before, *(self._file.warnings if self._file else ()))))
 
     def write(self, item: ProcessedFrame) -> None:
@@ -81,7 +81,11 @@ class RecordingSink(Sink):
             self.close()
             self._begin, self._shape = frame.pts, shape
             self._remove_old_segments()
-            self._file = self._open_file(str(self._next_name()), item)
+            path = self._next_name()
+            if self._segment is None and path != self._path:
+                reason = f"{self.name} is continued in" if self.written else f"{self.name} exists: the frames are in"
+                self._warnings_before += (f"{reason} {path.name}",)
+            self._file = self._open_file(str(path), item)
         dropped_before = self._file.dropped
         self._file.write(replace(item, frame=self._rebased(frame), rendered=self._rebased(rendered)))
         if self._file.dropped > dropped_before:
