@@ -67,7 +67,8 @@ def live(
     record: Annotated[str | None, o.option(o.OUTPUT, "Record the rendered video.", metavar="FILE")] = None,
     split_every: Annotated[str | None, o.option(o.OUTPUT, "Start a new file at this interval.", metavar="TIME")] = None,
     keep: Annotated[
-        str | None, o.option(o.OUTPUT, "Maximum total size of each camera's files; the oldest are removed.", metavar="10GB")
+        str | None,
+        o.option(o.OUTPUT, "Maximum total size of each camera's files; the oldest are removed.", metavar="10GB"),
     ] = None,
     encoder: o.EncoderOption = "software",
     codec: Annotated[str | None, o.option(o.OUTPUT, "FFmpeg encoder name.", show_default="H.264")] = None,
@@ -189,7 +190,7 @@ def live(
             show=tuple(show or ()),
             record=record,
             segment_seconds=o.parse_seconds(split_every, "--split-every"),
-            keep_bytes=parse_bytes(keep),
+            keep_bytes=None if keep is None else parse_bytes(keep),
             codec=choose_encoder(encoder, codec),
             crf=crf,
             masks=masks,

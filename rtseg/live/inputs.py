@@ -105,7 +105,7 @@ def find_inputs(
     mode = mode or CameraMode()
     inputs = [
         Input(
-            _camera_name(camera),
+            "camera" + Path(camera_path(camera)).name.removeprefix("video"),
             f"camera {camera}",
             partial(open_camera, camera, mode, timeout_seconds=timeout_seconds or TIMEOUT_SECONDS),
         )
@@ -172,10 +172,6 @@ def _from_url(
         decoder=decoder,
     )
     return Input(name, title, connect)
-
-
-def _camera_name(camera: str) -> str:
-    return "camera" + Path(camera_path(camera)).name.removeprefix("video")
 
 
 def _from_pipeline(

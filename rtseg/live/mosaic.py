@@ -16,8 +16,6 @@ from rtseg.core.letterbox import Letterbox
 MAX_SIZE = (1920, 1080)
 """Maximum width and height of the mosaic in pixels."""
 
-_TEXT, _OUTLINE = (255, 255, 255), (0, 0, 0)
-
 
 class Mosaic:
     """Grid of the latest frames of all cameras, each with its own aspect ratio.
@@ -72,7 +70,7 @@ class Mosaic:
         scale = max(0.3, self._cell_size[1] / 540)
         baseline = round(34 * scale)
         cell[: baseline + baseline // 2] = 0
-        for color, thickness in ((_OUTLINE, 3), (_TEXT, 1)):
+        for gray, thickness in ((0, 3), (255, 1)):  # the outline, then the text
             line = f"{self._names[camera]}: {text}"
-            cv2.putText(cell, line, (8, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
+            cv2.putText(cell, line, (8, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, (gray,) * 3, thickness, cv2.LINE_AA)
         self._cell(camera)[:] = cell

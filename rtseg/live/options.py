@@ -62,9 +62,6 @@ class Outputs:
     crf: int | None = None
     """Constant rate factor of the recording; None: 23."""
 
-    preset: str = "ultrafast"
-    """Preset of the encoder."""
-
     masks: str | None = None
     """Class indices: a folder or an .mkv file."""
 
@@ -139,14 +136,12 @@ class Outputs:
         return ("window",) if has_display() else ("web",)
 
 
-def parse_bytes(text: str | None) -> int | None:
-    """Return a size such as `10GB`, `500 MB` or `1.5T` in bytes (decimal units); None for None.
+def parse_bytes(text: str) -> int:
+    """Return a size such as `10GB`, `500 MB` or `1.5T` in bytes (decimal units).
 
     Raises:
         OptionError: the text is not a size.
     """
-    if text is None:
-        return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT])?B?", text.strip())
     if not match:
         raise OptionError(f"'{text}' is not a size; write it like 500MB or 10GB")

@@ -136,7 +136,7 @@ def _open_video(path: str, item: ProcessedFrame, outputs: Outputs) -> Sink:
     options = OutputOptions(
         codec=outputs.codec,
         crf=outputs.crf,
-        preset=outputs.preset if has_preset else None,
+        preset="ultrafast" if has_preset else None,
         audio=False,
         overwrite=outputs.overwrite and Path(path) == Path(outputs.record or ""),
     )

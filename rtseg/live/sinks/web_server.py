@@ -107,11 +107,6 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
 
-    def setup(self) -> None:
-        """Prepare for the requests of a connection."""
-        super().setup()
-        self.page = self.server.page
-
     def log_message(self, format: str, *args: Any) -> None:
         """Log no requests: their paths may contain the token."""
 
@@ -140,22 +135,22 @@ class Handler(BaseHTTPRequestHandler):
             case "/stream.mjpg":
                 self._stream()
             case "/snapshot.png":
-                png = self.page.png()
+                png = self.server.page.png()
                 if png is None:
                     self._refuse(503, "there is no frame yet")
                 else:
                     self._respond(200, "image/png", png, {"Content-Disposition": 'inline; filename="rtseg.png"'})
             case "/stats":
-                report = self.page.metrics.latest
+                report = self.server.page.metrics.latest
                 self._json(200, report.to_dict() if report else {})
             case "/metrics":
-                report = self.page.metrics.latest
+                report = self.server.page.metrics.latest
                 text = exposition(report) if report else ""
                 self._respond(200, "text/plain; version=0.0.4; charset=utf-8", text.encode(errors="replace"))
             case "/controls":
-                self._json(200, asdict(self.page.controls.settings))
+                self._json(200, asdict(self.server.page.controls.settings))
             case "/about":
-                self._json(200, {"rtseg": __version__, "views": list(VIEWS), **self.page.about()})
+                self._json(200, {"rtseg": __version__, "views": list(VIEWS), **self.server.page.about()})
             case "/healthz":
                 self._health()
             case _:
@@ -176,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self._path == "/controls":
             self._change_settings(body)
         elif self._path == "/controls/snapshot":
-            self.page.controls.request_snapshot()
+            self.server.page.controls.request_snapshot()
             self._json(202, {"snapshot": "requested"})
         else:
             self._refuse(404, "there is no such page")
@@ -185,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_admitted(self) -> bool:
         host = self.headers.get("Host", "")
-        if not self.page.accepts_host(_without_port(host)):
+        if not self.server.page.accepts_host(_without_port(host)):
             self._refuse(421, "this page is not served under that name")
             return False
         origin = self.headers.get("Origin")
@@ -193,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         if cross_site or (origin is not None and origin != f"http://{host}"):
             self._refuse(403, "requests from other sites are refused")
             return False
-        if self._path == "/healthz" or self.page.token is None or self._has_token(self.page.token):
+        if self._path == "/healthz" or self.server.page.token is None or self._has_token(self.server.page.token):
             return True
         self._refuse(401, "the token is missing: open the link that rtseg printed")
         return False
@@ -209,8 +204,8 @@ class Handler(BaseHTTPRequestHandler):
     def _set_token_cookie(self) -> None:
         """Move the token from the URL, which appears in the history and in screenshots, to a cookie."""
         headers = {"Location": "/"}
-        if self.page.token is not None:
-            headers["Set-Cookie"] = f"{_COOKIE}={self.page.token}; HttpOnly; SameSite=Strict; Path=/"
+        if self.server.page.token is not None:
+            headers["Set-Cookie"] = f"{_COOKIE}={self.server.page.token}; HttpOnly; SameSite=Strict; Path=/"
         self._respond(303, "text/plain; charset=utf-8", b"", headers)
 
     # Responses
@@ -222,9 +217,9 @@ class Handler(BaseHTTPRequestHandler):
         self._send_head(200, "multipart/x-mixed-replace; boundary=frame", None)
         self.wfile.write(b"--frame\r\n")
         serial = 0
-        while not self.page.closed:
-            serial, jpeg = self.page.wait_newer_jpeg(serial, _REPEAT_SECONDS)
-            if jpeg and not self.page.closed:
+        while not self.server.page.closed:
+            serial, jpeg = self.server.page.wait_newer_jpeg(serial, _REPEAT_SECONDS)
+            if jpeg and not self.server.page.closed:
                 # Send the next boundary with this part: browsers show a part only when they have received its end.
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
@@ -237,16 +232,16 @@ class Handler(BaseHTTPRequestHandler):
             for name, value in changes.items():
                 if not isinstance(value, _FIELDS[name]) or (name == "alpha" and isinstance(value, bool)):
                     raise OptionError(f"{name} can't be {json.dumps(value)}")
-            self.page.controls.set(**changes)
+            self.server.page.controls.set(**changes)
         except (OptionError, ValueError) as error:  # invalid JSON is a ValueError
             self._refuse(400, str(error))
         else:
-            self._json(200, asdict(self.page.controls.settings))
+            self._json(200, asdict(self.server.page.controls.settings))
 
     def _health(self) -> None:
         """Report the state of the run: it is alive if it publishes a new report soon, as it does every second."""
-        before = self.page.metrics.latest
-        report = self.page.metrics.wait_newer(before, _ALIVE_SECONDS)
+        before = self.server.page.metrics.latest
+        report = self.server.page.metrics.wait_newer(before, _ALIVE_SECONDS)
         if report is None or report is before:
             self._json(503, {"status": "stalled", "why": f"no new report for {_ALIVE_SECONDS:g} s"})
         else:
