@@ -16,7 +16,7 @@ from typing import Any
 MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 """Model without weights: the class of a pixel is that of the nearest color."""
 
-LIMIT_SECONDS = 160
+LIMIT_SECONDS = 400
 
 _SERVER = """
 import json, os, runpy, sys, warnings
