@@ -100,6 +100,21 @@ def test_lost_frames_are_a_gap_and_not_a_clock_jump() -> None:
     assert clock.jumps == []
 
 
+@pytest.mark.parametrize("reconnects", [True, False])
+def test_frame_that_ffmpeg_holds_during_a_silence_keeps_the_gap(reconnects: bool) -> None:
+    """The last frame before 6 s of silence arrives with the next data, or at the timeout of the connection."""
+    clock, second = LiveClock(), 1_000_000_000
+    for index in range(30):
+        clock.place(Fraction(70 + index, 30), index * second // 30)
+    held = clock.place(Fraction(100, 30), 7 * second)
+    assert float(held * TIME_BASE) == pytest.approx(1.0)
+    if reconnects:
+        clock.restart()
+    after = [clock.place(Fraction(index, 30), 7 * second + index * second // 30) for index in range(10)]
+    assert float(after[-1] * TIME_BASE) == pytest.approx(7.3, abs=0.05)
+    assert clock.jumps == ([] if reconnects else [pytest.approx(-100 / 30 - 6, abs=0.05)])
+
+
 def test_missing_timestamps_are_not_clock_jumps() -> None:
     stamps: list[float | None] = [None if index % 5 == 0 else 900 + index / 30 for index in range(30)]
     placed, clock = place_at_30_fps(stamps)

@@ -38,10 +38,12 @@ class LiveClock:
         self._outlier: tuple[int, int, int] | None = None  # stamp, arrival and mapped time of an outlier
         self._last: int | None = None
         self._last_ns = 0
+        self._previous: tuple[int, int] | None = None
+        """Stamp and arrival of the previous frame of this connection."""
 
     def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
         """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are recorded modulo that period."""
-        self._offset = self._outlier = None
+        self._offset = self._outlier = self._previous = None
         self._wrap = wrap_seconds
 
     def place(self, stamp_seconds: Fraction | None, captured_ns: int) -> int:
@@ -51,13 +53,26 @@ class LiveClock:
             stamp_seconds: time stamp in the stream; None: missing.
             captured_ns: capture time, as `time.monotonic_ns()` measures it.
         """
+        stamp = None if stamp_seconds is None else round(stamp_seconds / TIME_BASE)
+        captured_ns = self._without_delay(stamp, captured_ns)
         ticks = 0 if self._last is None else self._last + max(1, _ticks(captured_ns - self._last_ns))
-        if stamp_seconds is not None:
-            ticks = self._follow(round(stamp_seconds / TIME_BASE), captured_ns, ticks)
+        if stamp is not None:
+            ticks = self._follow(stamp, captured_ns, ticks)
         if self._last is not None:
             ticks = max(ticks, self._last + 1)
         self._last, self._last_ns = ticks, captured_ns
         return ticks
+
+    def _without_delay(self, stamp: int | None, captured_ns: int) -> int:
+        """Return the arrival time of a frame, without the time for which FFmpeg held it.
+
+        FFmpeg may return the last frame before a silence only when data arrives again, or at its timeout.
+        """
+        previous, self._previous = self._previous, None if stamp is None else (stamp, captured_ns)
+        if previous is None or stamp is None or stamp <= previous[0]:
+            return captured_ns
+        expected_ns = previous[1] + int((stamp - previous[0]) * TIME_BASE * 1_000_000_000)
+        return expected_ns if captured_ns - expected_ns > _OUTLIER_SECONDS * 1e9 else captured_ns
 
     def _follow(self, stamp: int, captured_ns: int, expected: int) -> int:
         """Return the mapped time of a stamp; for an outlier, `expected`, which is based on the elapsed time."""
