@@ -182,8 +182,17 @@ class FrameComparison:
         durations = self._input.video.last_duration, self._output.video.last_duration
         if not all(durations) or len(match.segments) != 1 or not self._span.whole or match.lost:
             return None
+        packets_per_frame = len(self._input.video.visible_times()) / self.frames_in
+        if 1.1 < packets_per_frame < 1.9:
+            return None  # Some frames are stored as two fields; whether the last one is, the packets do not show.
         segment = match.segments[0]
-        length_in = (segment.last_in - segment.first_in) * match.unit + durations[0] * self._input.video.time_base
+        length_in, duration_in = (
+            (segment.last_in - segment.first_in) * match.unit,
+            durations[0] * self._input.video.time_base,
+        )
+        # Of two fields, a packet has the duration of one, or (Matroska) of the frame.
+        is_field = packets_per_frame > 1.5 and duration_in < 0.75 * length_in / max(1, segment.count - 1)
+        length_in += 2 * duration_in if is_field else duration_in
         length_out = (segment.last_out - segment.first_out) * match.unit + durations[1] * self._output.video.time_base
         return float(length_out - length_in) * 1000
 

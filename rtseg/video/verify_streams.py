@@ -132,8 +132,16 @@ class StreamComparison:
         positions: list[int] = []
         if self._input.arbitrary_clock and self._whole and not before.is_pcm:
             positions = [before.positions[number] for number in numbers]
-        points = _sync_points(index, match, video, positions, self._input.video.positions)
+        points = _sync_points(index, match, video, positions, self._frame_positions(video))
         return self._sync_problem(points, before.kind, float(tolerance) * 1000)
+
+    def _frame_positions(self, video: Match) -> list[int]:
+        """Return the approximate position in the file of each frame; empty for a pipe.
+
+        A frame has two packets if its fields are separate.
+        """
+        positions, frames = self._input.video.positions, video.segments[-1].last + 1
+        return [positions[number * len(positions) // frames] for number in range(frames) if positions]
 
     def _hidden_problem(self, before: StreamPackets, after: StreamPackets, preparing: set[int]) -> str:
         """Return the problem that visible packets of the input are hidden in the output; empty if there is none.

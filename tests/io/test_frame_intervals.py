@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from field_video import luma_of, write_fields
 from media import Audio, copy_video, read, write_video
-from timestamp_media import assert_equal_intervals, audio_offsets
+from timestamp_media import assert_equal_intervals, audio_offsets, concatenate
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -80,3 +80,41 @@ def test_fields_of_mp4_are_not_counted_as_frames_in_avi(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.avi")) as container:
         assert container.streams.video[0].average_rate == 25
         assert sum(bool(packet.size) for packet in container.demux(video=0)) == 20
+
+
+@pytest.mark.parametrize("target", ["mp4", "mkv", "avi"])
+def test_last_frame_of_two_fields_lasts_as_long_as_the_others(tmp_path: Path, target: str) -> None:
+    result = copy_video(write_fields(tmp_path / "in.ts", timed=True), tmp_path / f"out.{target}")
+    assert result.report.duration_difference_ms == pytest.approx(0, abs=1)
+    with av.open(str(tmp_path / f"out.{target}")) as container:
+        assert container.duration == pytest.approx(20 * 40_000, abs=1000)
+
+
+def add_audio(video: Path, audio: Path, target: Path) -> Path:
+    """Write the video of one file and the audio of another into MPEG-TS, in the order of their decoding times."""
+    with av.open(str(video)) as first, av.open(str(audio)) as second, av.open(str(target), "w") as out:
+        inputs = first.streams.video[0], second.streams.audio[0]
+        outputs = [out.add_stream_from_template(stream) for stream in inputs]
+        packets = [
+            (packet.dts * packet.time_base, number, packet)
+            for number, (container, stream) in enumerate(zip((first, second), inputs, strict=True))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+        for _, number, packet in sorted(packets, key=lambda entry: entry[:2]):
+            packet.stream = outputs[number]
+            out.mux(packet)
+    return target
+
+
+def test_joined_recordings_of_fields_stay_in_sync(tmp_path: Path) -> None:
+    """The video has two packets per frame, and the audio of each recording is found by its position in the file."""
+    audio = write_video(tmp_path / "audio.ts", frames=28, after=[Audio("mp2", seconds=1.12)])
+    parts = [
+        add_audio(write_fields(tmp_path / f"fields{n}.ts", frames=frames), audio, tmp_path / f"{n}.ts")
+        for n, frames in enumerate((14, 28))
+    ]
+    result = copy_video(concatenate(tmp_path / "in.ts", *parts), tmp_path / "out.mp4")
+    assert len(result.frames) == 42
+    assert result.report.ok
+    assert all(abs(point.difference_ms) < 2 for point in result.report.sync)

@@ -77,6 +77,8 @@ class FileSource(Source):
         self._demuxer = FileDemuxer(self._opened, self._lock, self._closing, self._add_damage)
         self._copied = CopiedStreams(self._container, self._video_index, self._span)
         self._converter: FrameConverter | None = None
+        self._field_durations: set[int] = set()
+        self._last_pts = 0
         self._items = self._read()
         try:
             self.info = self._read_first_frame()
@@ -112,7 +114,8 @@ class FileSource(Source):
         wrong_packets = wrong.pop(self._video_index, 0)
         if missing := max(0, self._times.missing - wrong_packets):
             yield f"frames without a time stamp: {missing}, set from their neighbors or the frame rate"
-        if out_of_order := self._times.wrong + wrong_packets:
+        # Of the packets, those count whose frame has no other time stamp.
+        if out_of_order := self._times.wrong + min(wrong_packets, self._times.missing):
             yield f"frames with a wrong time stamp: {out_of_order}, set between their neighbors"
         for index, count in wrong.items():
             packets = f"packets of {self._copied.types.get(index)} stream {index}"
@@ -161,6 +164,8 @@ class FileSource(Source):
                 yield from self._copied.take(packet)
                 continue
             is_second_field = fields is not None and fields.is_second_field(bytes(packet))
+            if is_second_field and packet.duration:
+                self._field_durations.add(packet.duration)
             if self._is_past_span(packet, is_second_field):
                 continue
             if not packet.is_discard and not is_second_field:
@@ -243,10 +248,15 @@ class FileSource(Source):
             "pts": pts * self._refinement - self._span.shift(time_base),
             "time_base": time_base,
             "index": self._index,
-            "duration": (video_frame.duration or 0) * self._refinement,
+            "duration": self._duration(video_frame, pts) * self._refinement,
             "captured_ns": time.monotonic_ns(),
         }
         return Frame(**fields) if surface is None else GpuFrame(**fields, surface=surface)
+
+    def _duration(self, video_frame: VideoFrame, pts: int) -> int:
+        """Return the duration of a frame in ticks. FFmpeg's is that of one field if the fields have separate packets."""
+        duration, step, self._last_pts = video_frame.duration or 0, pts - self._last_pts, pts
+        return 2 * duration if duration in self._field_durations and step >= 2 * duration - 1 else duration
 
     def _planes(self, video_frame: VideoFrame, converter: FrameConverter) -> Planes:
         try:
