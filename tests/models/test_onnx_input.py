@@ -54,6 +54,14 @@ def test_requires_fixed_batch(case: str, batch: int | str, theirs: ForeignNetwor
     assert built.sidecar.verification["agreement"]["pixels"] == 1.0
 
 
+def test_fixed_batch_with_channel_last_runs_on_openvino(theirs: ForeignNetwork) -> None:
+    """OpenVINO runs one image at a time: the added nodes don't fix the batch."""
+    nodes: list[Node] = [("Sigmoid", "s", "g"), ("Transpose", "g", "y", NHWC)]
+    theirs.write(nodes, {"y": (FLOAT, [2, HEIGHT, WIDTH, 1])}, source=(FLOAT, [2, 3, HEIGHT, WIDTH]))
+    built = theirs.build(batch=2, target="openvino")
+    assert built.sidecar.verification["agreement"]["pixels"] == 1.0
+
+
 @pytest.mark.parametrize("case", [name for name in FLAT_BATCH if name != "map"])
 def test_accepts_flat_output_of_one_image(case: str, theirs: ForeignNetwork) -> None:
     nodes, shape, channels = FLAT_BATCH[case]

@@ -194,7 +194,7 @@ def _output_nodes(
     if output.kind == "classes":
         shape: tuple[int, ...] = (batch, size[1], size[0])
         if output.shape != shape:
-            chain.add("Reshape", np.array(shape, np.int64))
+            chain.add("Reshape", np.array([-1, *shape[1:]], np.int64))  # OpenVINO runs another number of images
         chain.add("Cast", to=TensorProto.UINT8, output="classes")
         return chain.nodes, helper.make_tensor_value_info("classes", TensorProto.UINT8, shape)
     if element not in FLOATS or output.kind != "logits":  # in FP16 several probabilities near 1 are equal
@@ -210,7 +210,7 @@ def _output_nodes(
             chain.add("Transpose", perm=order)
         shape = tuple(output.shape[axis] for axis in order)
     if shape != (batch, channels, rows, columns):
-        chain.add("Reshape", np.array([batch, channels, rows, columns], np.int64))
+        chain.add("Reshape", np.array([-1, channels, rows, columns], np.int64))
     if channels == 1 or output.kind == "multilabel":
         # The score of class 0 is the threshold, and argmax prefers class 0 if equal.
         chain.add("Pad", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64), np.array(output.threshold, FLOATS[element]))
