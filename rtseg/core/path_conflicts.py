@@ -15,7 +15,17 @@ from pathlib import Path
 from rtseg.core.errors import SinkError, reason
 from rtseg.core.files import partial_name, shortened_name
 from rtseg.core.output_content import DESCRIPTIONS, HEAD_BYTES, Content, has_content
-from rtseg.core.path_identity import STDOUT, FileKey, file_key, is_device, is_file, local_paths, parent_keys
+from rtseg.core.path_identity import (
+    STDIN,
+    STDOUT,
+    FileKey,
+    file_key,
+    is_device,
+    is_file,
+    local_paths,
+    parent_keys,
+    redirected_file,
+)
 
 _MAX_PLAYLIST_BYTES = 4 * 2**20
 
@@ -65,6 +75,8 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
         for form in local_paths(entry.path):
             if is_file(form):
                 read.setdefault(file_key(form), entry)
+        if entry.path == STDIN and (key := redirected_file()):
+            read.setdefault(key, entry)
     written: dict[FileKey, Output] = {}
     for output in files:
         if is_device(output.path):

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-STDOUT = "-"
+STDIN = STDOUT = "-"
 
 FileKey = tuple[int, int, str]
 """Device and inode number of an existing file or folder, and the normalized path below it."""
@@ -36,6 +36,15 @@ def file_key(path: str) -> FileKey:
             existing = existing.parent
         else:
             return status.st_dev, status.st_ino, unicodedata.normalize("NFC", "/".join(missing)).casefold()
+
+
+def redirected_file() -> FileKey | None:
+    """Return the key of the file that standard input reads (`< drive.mp4`); None: it is a terminal, pipe or device."""
+    try:
+        status = os.fstat(0)
+    except OSError:
+        return None  # closed
+    return (status.st_dev, status.st_ino, "") if stat.S_ISREG(status.st_mode) else None
 
 
 def parent_keys(path: str) -> Iterator[FileKey]:

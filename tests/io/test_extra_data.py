@@ -12,6 +12,8 @@ from media import Audio, copy_video, read, write_video
 
 from rtseg.io.inputs.extra_data import outside_streams
 
+APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
+
 
 def _box(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I4s", len(data) + 8, name) + data
@@ -98,12 +100,16 @@ def test_padding_and_damage_are_not_reported(tmp_path: Path, box: bytes) -> None
     assert outside_streams(path) == ()
 
 
+@pytest.mark.parametrize("key", ["location", APPLE_LOCATION])
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi", "h264"])
-def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str) -> None:
-    path = write_video(tmp_path / "in.mp4", frames=5, metadata={"location": "+52.2000+000.1000/"})
+def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str, key: str) -> None:
+    options = {"movflags": "use_metadata_tags"} if key == APPLE_LOCATION else {}
+    metadata = {key: "+52.2000+000.1000/"}
+    path = write_video(tmp_path / "in.mov", frames=5, metadata=metadata, container_options=options)
     result = copy_video(path, tmp_path / f"out.{target}")
     with av.open(str(tmp_path / f"out.{target}")) as container:
-        kept = {key.lower(): value for key, value in container.metadata.items()}.get("location")
+        tags = {key.lower(): value for key, value in container.metadata.items()}
+    kept = tags.get("location", tags.get(APPLE_LOCATION.lower()))
     assert kept in ("+52.2000+000.1000/", None)
     assert any("can't hold the location: dropped" in note for note in result.notes) == (kept is None)
 

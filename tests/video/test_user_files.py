@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -219,3 +220,18 @@ def test_image_results_are_skipped_among_several_names_but_not_as_the_only_one(t
     run("image", result, "-o", tmp_path / "twice.png", *SMALL)
     failed = rtseg("image", result, tmp_path / "twice.png", "-o", tmp_path / "out4", *SMALL)
     assert_one_error_line(failed, "no images but 2 results of rtseg")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+def test_redirected_input_is_an_input(tmp_path: Path) -> None:
+    """The file behind `< drive.mp4` is not overwritten, and its data outside the streams is reported."""
+    drive = write_video(tmp_path / "drive.mp4", frames=5)
+    drive.write_bytes(drive.read_bytes() + struct.pack(">I4s", 5008, b"gps ") + bytes(range(250)) * 20)
+    before = drive.read_bytes()
+    with drive.open("rb") as file:
+        refused = rtseg("video", "-", "-o", drive, "--model", MODEL, stdin=file)
+    assert_one_error_line(refused, "would overwrite the input")
+    assert drive.read_bytes() == before
+    with drive.open("rb") as file:
+        processed = rtseg("video", "-", "-o", tmp_path / "out.mp4", "--model", MODEL, stdin=file)
+    assert "GPS data in box 'gps" in processed.stderr

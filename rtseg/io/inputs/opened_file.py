@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,6 +15,7 @@ from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Frame, StreamInfo, time_code_of
+from rtseg.core.path_identity import redirected_file
 from rtseg.gpu.gpu_frame import GpuFrame
 from rtseg.io.codecs import decoder_name
 from rtseg.io.inputs.extra_data import outside_streams
@@ -24,6 +26,9 @@ from rtseg.io.inputs.safe_open import STDIN, open_input, redacted_name
 from rtseg.io.inputs.timestamps import Span, fraction
 from rtseg.io.inputs.video_stream import choose_video, duration_seconds
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
+
+_REOPENED_STDIN = Path("/proc/self/fd/0")
+"""On Linux, opens the file that standard input reads once more, with a position of its own."""
 
 MAX_PIXELS = 1 << 26
 """Larger frames (than 8192x8192) are refused: a header of a few bytes could request gigabytes of memory."""
@@ -189,6 +194,8 @@ def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
         codec = decoder_name(video, options.decoder)
         if path != STDIN:
             notes += outside_streams(path)
+        elif redirected_file() and _REOPENED_STDIN.exists():
+            notes += outside_streams(_REOPENED_STDIN)
     except BaseException:
         container.close()
         raise

@@ -101,7 +101,8 @@ class StreamCopier:
 
     def complete(self) -> None:
         """Add cover images and match time codes. Call it after adding all other streams and the container's metadata."""
-        if not self._kind.supports_location and any(key.lower().startswith("location") for key in self._info.metadata):
+        locations = ("location", "com.apple.quicktime.location")
+        if not self._kind.supports_location and any(key.lower().startswith(locations) for key in self._info.metadata):
             self._messages.append(f"{self._kind.format} can't hold the location: dropped")
         time_codes = _output_time_codes(self._container, self._kind)
         first_index = len(self._container.streams) + (len(time_codes) if self._kind.time_codes == "tracks" else 0)
