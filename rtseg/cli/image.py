@@ -84,7 +84,9 @@ def image(
                         failures += 1
                     advance()
         if not quiet:
-            result = outputs[0] if len(paths) == 1 else outputs[0].parent
-            print_line(f"{printable_name(str(result))}: {len(paths) - failures} of {len(paths)} images done")
+            folders = {path.parent for path in outputs}
+            result = str(outputs[0] if len(paths) == 1 else outputs[0].parent)
+            name = printable_name(result) if len(folders) == 1 else f"{len(folders)} folders"
+            print_line(f"{name}: {len(paths) - failures} of {len(paths)} images done")
         if failures:
             raise typer.Exit(1)

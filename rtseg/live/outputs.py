@@ -59,7 +59,7 @@ def camera_sinks(
                 partial(_open_video, outputs=outputs),
                 segment_seconds=outputs.segment_seconds,
                 keep_bytes=outputs.keep_bytes,
-                replace_first=camera is None,
+                replace_first=camera is None and outputs.overwrite,
             )
         )
     if outputs.masks is not None:

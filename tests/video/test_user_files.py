@@ -235,3 +235,16 @@ def test_redirected_input_is_an_input(tmp_path: Path) -> None:
     with drive.open("rb") as file:
         processed = rtseg("video", "-", "-o", tmp_path / "out.mp4", "--model", MODEL, stdin=file)
     assert "GPS data in box 'gps" in processed.stderr
+
+
+def test_live_without_overwrite_records_to_the_next_name(tmp_path: Path) -> None:
+    drive, record = make_video(tmp_path / "drive.mp4"), tmp_path / "out.mp4"
+    record.write_bytes(b"the user's")
+    run("live", "--url", drive, *LIVE, "--record", record, "--no-overwrite")
+    assert record.read_bytes() == b"the user's"
+    assert len(read(tmp_path / "out-2.mp4")) == 4
+
+
+def test_results_next_to_images_of_several_folders_are_counted_together(tmp_path: Path) -> None:
+    images = [make_image(tmp_path / folder / "a.png") for folder in ("day1", "day2")]
+    assert run("image", *images, "--model", MODEL).endswith("2 folders: 2 of 2 images done\n")
