@@ -117,6 +117,11 @@ def test_refuses_duplicate_class_names_before_reading_model(names: tuple[str, ..
         build_network(tmp_path / "theirs.onnx", tmp_path, tmp_path / "built", classes=names)
 
 
+def test_missing_name_of_the_background_is_explained(theirs: ForeignNetwork) -> None:
+    theirs.write([("Sigmoid", "s", "y")], {"y": (FLOAT, [1, 1, HEIGHT, WIDTH])})
+    theirs.refused(OptionError, "has 2 classes, the first of them where no other is, but", classes=("road",))
+
+
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [

@@ -135,7 +135,9 @@ def _class_names(given: tuple[str, ...] | None, output: Output, path: Path) -> t
     if not count and not given:
         raise OptionError(f"{path} outputs class indices without names of the classes; name them with --classes")
     if given and count and len(given) != count:
-        raise OptionError(f"{path} has {count} classes, but --classes names {len(given)}: {', '.join(given)}")
+        has_background = output.kind in ("mask", "multilabel") or (output.axis is None and output.kind != "classes")
+        first = ", the first of them where no other is" if has_background else ""
+        raise OptionError(f"{path} has {count} classes{first}, but --classes names {len(given)}: {', '.join(given)}")
     return tuple(name.lower() for name in given) if given else tuple(f"class-{i}" for i in range(count))
 
 
