@@ -100,19 +100,32 @@ def test_lost_frames_are_a_gap_and_not_a_clock_jump() -> None:
     assert clock.jumps == []
 
 
-@pytest.mark.parametrize("reconnects", [True, False])
-def test_frame_that_ffmpeg_holds_during_a_silence_keeps_the_gap(reconnects: bool) -> None:
-    """The last frame before 6 s of silence arrives with the next data, or at the timeout of the connection."""
+@pytest.mark.parametrize("held", [0, 1, 2])
+@pytest.mark.parametrize("after", ["reconnection", "new clock", "same clock"])
+def test_frames_that_ffmpeg_holds_during_a_silence_keep_the_gap(after: str, held: int) -> None:
+    """The last frames before 6 s of silence arrive with the next data, or at the timeout of the connection."""
     clock, second = LiveClock(), 1_000_000_000
-    for index in range(30):
-        clock.place(Fraction(70 + index, 30), index * second // 30)
-    held = clock.place(Fraction(100, 30), 7 * second)
-    assert float(held * TIME_BASE) == pytest.approx(1.0)
-    if reconnects:
+    before = [clock.place(Fraction(70 + index, 30), index * second // 30) for index in range(30 - held)]
+    before += [clock.place(Fraction(70 + index, 30), 7 * second) for index in range(30 - held, 30)]
+    assert float(before[-1] * TIME_BASE) == pytest.approx(29 / 30)
+    if after == "reconnection":
         clock.restart()
-    after = [clock.place(Fraction(index, 30), 7 * second + index * second // 30) for index in range(10)]
-    assert float(after[-1] * TIME_BASE) == pytest.approx(7.3, abs=0.05)
-    assert clock.jumps == ([] if reconnects else [pytest.approx(-100 / 30 - 6, abs=0.05)])
+    first = 70 + 7 * 30 if after == "same clock" else 0
+    later = [clock.place(Fraction(first + index, 30), 7 * second + index * second // 30) for index in range(10)]
+    assert [float(ticks * TIME_BASE) for ticks in later] == pytest.approx(
+        [7 + index / 30 for index in range(10)], abs=0.04
+    )
+    assert len(clock.jumps) == (after == "new clock")
+
+
+def test_frames_after_a_stall_keep_the_intervals_of_the_stream() -> None:
+    """The network holds 3 s of frames, which then arrive in a burst; later the sender's clock jumps."""
+    clock, second = LiveClock(), 1_000_000_000
+    arrivals = [max(index / 30, 4 + index / 300) if index >= 30 else index / 30 for index in range(300)]
+    placed = [clock.place(Fraction(index, 30), int(at * second)) for index, at in enumerate(arrivals)]
+    assert [float(ticks * TIME_BASE) for ticks in placed] == pytest.approx([index / 30 for index in range(300)])
+    jumped = [clock.place(Fraction(9000 + index, 30), (300 + index) * second // 30) for index in range(5)]
+    assert float(jumped[-1] * TIME_BASE) == pytest.approx(304 / 30, abs=0.01)
 
 
 def test_missing_timestamps_are_not_clock_jumps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import NamedTuple
 
 TIME_BASE = Fraction(1, 90_000)
 """Unit of all time stamps of live streams, as in MPEG transport streams."""
@@ -18,6 +19,13 @@ RTP_WRAP_SECONDS = 2**32 / 90_000
 
 _GAP_SECONDS = 10.0
 """Largest step forward that is treated as lost frames, not as another clock."""
+
+
+class _Arrival(NamedTuple):
+    stamp: int
+    captured_ns: int
+    arrival_ns: int
+    """The same without the time for which FFmpeg held the frame."""
 
 
 class LiveClock:
@@ -38,8 +46,8 @@ class LiveClock:
         self._outlier: tuple[int, int, int] | None = None  # stamp, arrival and mapped time of an outlier
         self._last: int | None = None
         self._last_ns = 0
-        self._previous: tuple[int, int] | None = None
-        """Stamp and arrival of the previous frame of this connection."""
+        self._previous: _Arrival | None = None
+        """The previous frame of this connection."""
 
     def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
         """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are recorded modulo that period."""
@@ -66,13 +74,21 @@ class LiveClock:
     def _without_delay(self, stamp: int | None, captured_ns: int) -> int:
         """Return the arrival time of a frame, without the time for which FFmpeg held it.
 
-        FFmpeg may return the last frame before a silence only when data arrives again, or at its timeout.
+        FFmpeg may return the last one or two frames before a silence only when data arrives again, or at its timeout: MPEG-TS
+        packets and H.264 frames end where the next one begins.
         """
-        previous, self._previous = self._previous, None if stamp is None else (stamp, captured_ns)
-        if previous is None or stamp is None or stamp <= previous[0]:
+        previous, self._previous = self._previous, None
+        if stamp is None:
             return captured_ns
-        expected_ns = previous[1] + int((stamp - previous[0]) * TIME_BASE * 1_000_000_000)
-        return expected_ns if captured_ns - expected_ns > _OUTLIER_SECONDS * 1e9 else captured_ns
+        arrival_ns = captured_ns
+        if previous is not None and stamp > previous.stamp:
+            step_ns = int((stamp - previous.stamp) * TIME_BASE * 1_000_000_000)
+            comes_with_it = captured_ns - previous.captured_ns < step_ns // 2
+            expected_ns = (previous.arrival_ns if comes_with_it else previous.captured_ns) + step_ns
+            if captured_ns - expected_ns > _OUTLIER_SECONDS * 1e9:
+                arrival_ns = expected_ns
+        self._previous = _Arrival(stamp, captured_ns, arrival_ns)
+        return arrival_ns
 
     def _follow(self, stamp: int, captured_ns: int, expected: int) -> int:
         """Return the mapped time of a stamp; for an outlier, `expected`, which is based on the elapsed time."""

@@ -148,12 +148,12 @@ def _describe_refusal(pickled: Pickled, error: Exception) -> str:
         return "is a whole fastai Learner (`learn.export`), which can't be read without running code; use `learn.save`"
     listed = ", ".join(map(printable_name, unknown[:3]))
     if unknown and pickled.has_weights():
-        return f"contains objects next to the weights ({listed}), which can't be read without running their code; {_SAVE_ONLY_WEIGHTS_HINT}"
+        return f"contains objects next to the weights ({listed}), which need their code to be read; {_SAVE_ONLY_WEIGHTS_HINT}"
     if any(name.startswith("torch.nn.modules.") for name in unknown):
         whole = f"contains a whole pickled module ({printable_name(pickled.module() or unknown[0])})"
         return f"{whole}, which can't be read without running its code; {_SAVE_HINT}"
     if unknown:
-        return f"contains objects that are not weights ({listed}), which can't be read without running their code; {_SAVE_HINT}"
+        return f"contains objects that are not weights ({listed}), which need their code to be read; {_SAVE_HINT}"
     if pickled.root is not None and names:
         return f"contains objects that `torch.load(weights_only=True)` does not read ({one_line(error)}); {_SAVE_HINT}"
     return f"is not a torch checkpoint, or is damaged; {_SAVE_HINT}"
