@@ -45,10 +45,11 @@ class _Bits:
         return b"\0\0\0\1" + bytes([header]) + bytes(safe)
 
 
-def _parameter_sets(timed: bool = False) -> bytes:
+def _parameter_sets(timed: bool = False, reordered: bool = False) -> bytes:
     sps = _Bits()
     sps.write(77 << 16 | 30, 24)  # Main profile, which allows field pictures
-    for value in (0, 4, 2, 1):  # frame_num has 8 bits; display order is decoding order
+    # frame_num has 8 bits; display order is decoding order, or given by 8 bits.
+    for value in (0, 4, 0, 4, 2) if reordered else (0, 4, 2, 1):
         sps.unsigned(value)
     sps.write(0, 1)
     sps.unsigned(WIDTH // 16 - 1)
@@ -59,13 +60,19 @@ def _parameter_sets(timed: bool = False) -> bytes:
         sps.write(0b00001, 5)  # of the VUI parameters only the timing
         sps.write(1, 32)
         sps.write(50, 32)  # fields a second
-        sps.write(0b10000, 5)
+        sps.write(0b10001 if reordered else 0b10000, 5)
+    if reordered:
+        sps.write(1, 1)
+        for value in (0, 0, 16, 16, 1, 2):  # one frame is reordered, and two are stored
+            sps.unsigned(value)
     pps = _Bits()
     pps.write(0b11_00_111_000_111_100, 16)  # numbers are 0, coded as 1; the last 1 is deblocking control present
     return sps.unit(0x67) + pps.unit(0x68)
 
 
-def _field(frame_number: int, key: bool, bottom: bool, luma: int) -> bytes:
+def _field(
+    frame_number: int, key: bool, bottom: bool, luma: int, order: int | None = None, reference: bool = True
+) -> bytes:
     slice_ = _Bits()
     slice_.unsigned(0)
     slice_.unsigned(7)  # all slices are I slices
@@ -75,16 +82,17 @@ def _field(frame_number: int, key: bool, bottom: bool, luma: int) -> bytes:
     slice_.write(int(bottom), 1)
     if key:
         slice_.unsigned(0)  # idr_pic_id
-        slice_.write(0, 2)
-    else:
-        slice_.write(0, 1)
+    if order is not None:
+        slice_.write(order & 255, 8)
+    if reference:
+        slice_.write(0, 2 if key else 1)
     slice_.write(0b1, 1)  # slice_qp_delta: se(0)
     slice_.unsigned(1)  # no deblocking
     for _ in range(WIDTH // 16 * HEIGHT // 32):
         slice_.unsigned(25)  # I_PCM
         slice_.align()
         slice_.raw(bytes([luma]) * 256 + bytes([128]) * 128)
-    return slice_.unit(0x65 if key else 0x61)
+    return slice_.unit(0x65 if key else 0x61 if reference else 0x01)
 
 
 def write_fields(path: Path, frames: int = 20, *, missing: int | None = None, timed: bool = False) -> Path:
@@ -117,6 +125,33 @@ def write_fields(path: Path, frames: int = 20, *, missing: int | None = None, ti
                 packet.duration, packet.time_base, packet.stream = 1800, Fraction(1, 90_000), stream
                 out.mux(packet)
                 number += 1
+    raw.unlink()
+    return path
+
+
+def write_reordered_fields(path: Path, frames: int = 21) -> Path:
+    """Write a video as `write_fields` does whose frames are stored in the order 0, 2, 1, 4, 3 …: `frames` is odd, at most 27."""
+    order = [0, *(number for even in range(2, frames, 2) for number in (even, even - 1))]
+    packets, references = [], 0
+    for number in order:
+        key, reference = number == 0, number % 2 == 0
+        head = _parameter_sets(timed=True, reordered=True) if key else b""
+        fields = [
+            _field(references, key and not bottom, bottom, 16 + 8 * number, 2 * number + bottom, reference)
+            for bottom in (False, True)
+        ]
+        packets += [head + fields[0], fields[1]]
+        references += reference
+    raw = path.with_suffix(".h264")
+    raw.write_bytes(b"".join(packets))
+    with av.open(str(raw), format="h264") as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        units = [packet for packet in source.demux(video=0) if packet.size]
+        for position, packet in enumerate(units):
+            packet.pts = order[position // 2] * 3600 + position % 2 * 1800 + 7200
+            packet.dts, packet.duration = position * 1800, 1800
+            packet.time_base, packet.stream = Fraction(1, 90_000), stream
+            out.mux(packet)
     raw.unlink()
     return path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from field_video import luma_of, write_fields
+from field_video import luma_of, write_fields, write_reordered_fields
 from media import Audio, copy_video, read, write_video
 from timestamp_media import assert_equal_intervals, audio_offsets, concatenate
 
@@ -118,3 +118,14 @@ def test_joined_recordings_of_fields_stay_in_sync(tmp_path: Path) -> None:
     assert len(result.frames) == 42
     assert result.report.ok
     assert all(abs(point.difference_ms) < 2 for point in result.report.sync)
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4", "ts"])
+def test_reordered_fields_have_no_wrong_timestamps(tmp_path: Path, container: str) -> None:
+    """Matroska stores no decoding times, and those that FFmpeg computes for fields are not in order."""
+    path = write_reordered_fields(tmp_path / f"in.{container}")
+    result = copy_video(path, tmp_path / "out.mp4")
+    assert [luma_of(frame.planes) for frame in result.frames] == list(range(21))
+    assert not any("wrong" in note or "jumps" in note for note in result.notes)
+    assert (result.report.ok, result.report.repairs) == (True, ())
+    assert result.report.timestamp_error_ms == 0

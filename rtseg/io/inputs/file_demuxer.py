@@ -39,6 +39,8 @@ class FileDemuxer:
         self._container, self._video_index = opened.container, opened.video.index
         self._codec_name = opened.video.codec_context.name
         self._lock, self._closing, self._on_damage = lock, closing, on_damage
+        # Matroska stores no decoding times. Those that FFmpeg computes step back and forth if a frame has two packets.
+        self._no_decoding_times = self._container.format.name.startswith("matroska") and opened.may_have_fields
         self._avi_audio_times = AviAudioTimes(self._container)
         self.cover_streams = {stream.index for stream in self._container.streams if is_cover(stream)}
         """Indices of the streams that are cover images."""
@@ -79,6 +81,8 @@ class FileDemuxer:
                 if packet.size:
                     self.covers[packet.stream_index] = packet
             elif packet.size:
+                if self._no_decoding_times and packet.stream_index == self._video_index:
+                    packet.dts = None
                 self._avi_audio_times.correct(packet)
                 yield packet
 

@@ -91,12 +91,17 @@ class OpenedFile:
         return fraction(stated) or None
 
     @property
+    def may_have_fields(self) -> bool:
+        """True if the video is H.264 whose frames may be stored as two fields."""
+        context = self.video.codec_context
+        return context.name == "h264" and FieldDetector(context.extradata).may_have_fields
+
+    @property
     def _counts_fields(self) -> bool:
         """True if the container's average rate counts some or all fields of H.264 as frames (MP4)."""
         context, average = self.video.codec_context, fraction(self.video.average_rate)
         codec_rate = fraction(context.framerate)
-        interlaced = context.name == "h264" and FieldDetector(context.extradata).may_have_fields
-        return interlaced and 0 < codec_rate < average <= 2 * codec_rate
+        return self.may_have_fields and 0 < codec_rate < average <= 2 * codec_rate
 
     @property
     def nominal_ticks(self) -> int:
