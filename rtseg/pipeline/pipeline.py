@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import closing
 
 from rtseg.core.frame import Frame, Passthrough, ProcessedFrame
+from rtseg.core.interrupts import deferred_interrupts
 from rtseg.core.stats import Stats
 from rtseg.io.inputs import Source
 from rtseg.io.outputs import Sink
@@ -140,14 +141,16 @@ def _concurrently(
 def _write(items: Iterator[Processed], sinks: Sequence[Sink], stats: Stats, on_frame: Callable[[], None]) -> None:
     for item in items:
         if isinstance(item, Passthrough):
-            for sink in sinks:
-                sink.pass_through(item)
+            with deferred_interrupts():
+                for sink in sinks:
+                    sink.pass_through(item)
             continue
         stats.frames.finish()
         stats.add_processed(item)
         begin = time.perf_counter()
-        for sink in sinks:
-            sink.write(item)
+        with deferred_interrupts():
+            for sink in sinks:
+                sink.write(item)
         stats.add_stage("encode", time.perf_counter() - begin)
         stats.add_written(item.frame.captured_ns)
         on_frame()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -97,6 +98,28 @@ def test_sink_error_stops_the_threads() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         run_pipeline(NoiseSource(100_000), CollectingSink(fail_at=5))
     assert not rtseg_threads()
+
+
+@pytest.mark.parametrize(("signals", "written"), [(1, 4), (2, 3)])
+def test_interrupt_takes_effect_after_the_frame_is_written(signals: int, written: int) -> None:
+    """An encoded packet is not lost between encoder and file; a second Ctrl-C does not wait for a blocked output."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class InterruptedSink(CollectingSink):
+        def write(self, item: ProcessedFrame) -> None:
+            if item.frame.index == 3:
+                for _ in range(signals):
+                    signal.raise_signal(signal.SIGINT)
+            super().write(item)
+
+    sink = InterruptedSink()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(NoiseSource(9), processor(), [sink], Stats(CAMVID_CLASSES))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sink.written == written
 
 
 def test_class_map_of_wrong_shape_is_refused() -> None:
