@@ -104,7 +104,8 @@ def test_padding_and_damage_are_not_reported(tmp_path: Path, box: bytes) -> None
 @pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "webm", "ts", "avi", "h264"])
 def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str, key: str) -> None:
     options = {"movflags": "use_metadata_tags"} if key == APPLE_LOCATION else {}
-    metadata = {key: "+52.2000+000.1000/"}
+    model = "com.apple.quicktime.model"
+    metadata = {key: "+52.2000+000.1000/", model: "iPhone 14"}
     path = write_video(tmp_path / "in.mov", frames=5, metadata=metadata, container_options=options)
     result = copy_video(path, tmp_path / f"out.{target}")
     with av.open(str(tmp_path / f"out.{target}")) as container:
@@ -112,6 +113,8 @@ def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str, key:
     kept = tags.get("location", tags.get(APPLE_LOCATION.lower()))
     assert kept in ("+52.2000+000.1000/", None)
     assert any("can't hold the location: dropped" in note for note in result.notes) == (kept is None)
+    has_model = tags.get(model) == "iPhone 14" or not options
+    assert any("Apple's metadata (model) is not copied" in note for note in result.notes) != has_model
 
 
 def test_extra_avi_chunks_are_reported_and_standard_ones_are_not(tmp_path: Path) -> None:
