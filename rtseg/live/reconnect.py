@@ -66,6 +66,10 @@ class Disconnects:
         )
 
 
+_HELD_FRAMES = 2
+"""Number of late frames that do not show that a stream has returned: FFmpeg may return them at the timeout of the connection."""
+
+
 class ReconnectingSource(Source):
     """Source that is opened again whenever it ends or fails. Implements `rtseg.live.camera.LiveSource`.
 
@@ -230,9 +234,11 @@ class ReconnectingSource(Source):
 
     def _timestamped(self, frame: Frame, info: StreamInfo) -> Frame:
         self._update_info(info)
-        self._record_frame(frame.captured_ns / 1e9)
+        placed = on_clock(self._clock, frame, frame.pts * frame.time_base, self._index)
+        if not 0 < self._clock.held_frames <= _HELD_FRAMES:
+            self._record_frame(frame.captured_ns / 1e9)
         self._index += 1
-        return on_clock(self._clock, frame, frame.pts * frame.time_base, self._index - 1)
+        return placed
 
     def _update_info(self, info: StreamInfo) -> None:
         old, self.info = self.info, replace(info, name=self._name, time_base=TIME_BASE)

@@ -48,6 +48,8 @@ class LiveClock:
         self._last_ns = 0
         self._previous: _Arrival | None = None
         """The previous frame of this connection."""
+        self.held_frames = 0
+        """Number of the newest frames that arrived late without a gap in the stream: FFmpeg held them, or the network."""
 
     def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
         """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are recorded modulo that period."""
@@ -78,6 +80,7 @@ class LiveClock:
         packets and H.264 frames end where the next one begins.
         """
         previous, self._previous = self._previous, None
+        held, self.held_frames = self.held_frames, 0
         if stamp is None:
             return captured_ns
         arrival_ns = captured_ns
@@ -86,7 +89,7 @@ class LiveClock:
             comes_with_it = captured_ns - previous.captured_ns < step_ns // 2
             expected_ns = (previous.arrival_ns if comes_with_it else previous.captured_ns) + step_ns
             if captured_ns - expected_ns > _OUTLIER_SECONDS * 1e9:
-                arrival_ns = expected_ns
+                arrival_ns, self.held_frames = expected_ns, held + 1
         self._previous = _Arrival(stamp, captured_ns, arrival_ns)
         return arrival_ns
 
