@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from media import run_script
 from pipeline_doubles import CollectingSink, NoiseSource, classes_by_brightness, processor
 
 from rtseg.core.frame import ClassMap, Frame, ProcessedFrame
@@ -100,26 +101,35 @@ def test_sink_error_stops_the_threads() -> None:
     assert not rtseg_threads()
 
 
+INTERRUPTED_RUN = """
+import signal, sys
+sys.path.insert(0, sys.argv[1])
+from pipeline_doubles import CollectingSink, NoiseSource, processor
+from rtseg.core.palette import CAMVID_CLASSES
+from rtseg.core.stats import Stats
+from rtseg.pipeline.pipeline import run
+
+class InterruptedSink(CollectingSink):
+    def write(self, item):
+        if item.frame.index == 3:
+            for _ in range(int(sys.argv[2])):
+                signal.raise_signal(signal.SIGINT)
+        super().write(item)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sink = InterruptedSink()
+try:
+    run(NoiseSource(9), processor(), [sink], Stats(CAMVID_CLASSES))
+except KeyboardInterrupt:
+    print(sink.written, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
 @pytest.mark.parametrize(("signals", "written"), [(1, 4), (2, 3)])
 def test_interrupt_takes_effect_after_the_frame_is_written(signals: int, written: int) -> None:
     """An encoded packet is not lost between encoder and file; a second Ctrl-C does not wait for a blocked output."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    class InterruptedSink(CollectingSink):
-        def write(self, item: ProcessedFrame) -> None:
-            if item.frame.index == 3:
-                for _ in range(signals):
-                    signal.raise_signal(signal.SIGINT)
-            super().write(item)
-
-    sink = InterruptedSink()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(NoiseSource(9), processor(), [sink], Stats(CAMVID_CLASSES))
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert sink.written == written
+    result = run_script(INTERRUPTED_RUN, Path(__file__).parents[1], signals)
+    assert result.stdout.decode().split() == [str(written), "True"], result.stderr
 
 
 def test_class_map_of_wrong_shape_is_refused() -> None:
