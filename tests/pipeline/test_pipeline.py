@@ -102,9 +102,10 @@ def test_sink_error_stops_the_threads() -> None:
 
 
 INTERRUPTED_RUN = """
-import signal, sys
+import signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from pipeline_doubles import CollectingSink, NoiseSource, processor
+from rtseg.core import interrupts
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.core.stats import Stats
 from rtseg.pipeline.pipeline import run
@@ -114,9 +115,11 @@ class InterruptedSink(CollectingSink):
         if item.frame.index == 3:
             for _ in range(int(sys.argv[2])):
                 signal.raise_signal(signal.SIGINT)
+            time.sleep(float(sys.argv[3]))
         super().write(item)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.LONGEST_SECONDS = 0.5
 sink = InterruptedSink()
 try:
     run(NoiseSource(9), processor(), [sink], Stats(CAMVID_CLASSES))
@@ -125,10 +128,10 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("signals", "written"), [(1, 4), (2, 3)])
-def test_interrupt_takes_effect_after_the_frame_is_written(signals: int, written: int) -> None:
-    """An encoded packet is not lost between encoder and file; a second Ctrl-C does not wait for a blocked output."""
-    result = run_script(INTERRUPTED_RUN, Path(__file__).parents[1], signals)
+@pytest.mark.parametrize(("signals", "blocked_seconds", "written"), [(1, 0, 4), (2, 0, 3), (1, 100, 3)])
+def test_interrupt_takes_effect_after_the_frame_is_written(signals: int, blocked_seconds: int, written: int) -> None:
+    """An encoded packet is not lost between encoder and file; a blocked output is not waited for, or until a second Ctrl-C."""
+    result = run_script(INTERRUPTED_RUN, Path(__file__).parents[1], signals, blocked_seconds)
     assert result.stdout.decode().split() == [str(written), "True"], result.stderr
 
 
