@@ -1,4 +1,8 @@
-"""Deferral of Ctrl-C and SIGTERM while a frame is written: an encoded packet must not be lost between encoder and file."""
+"""Deferral of Ctrl-C and SIGTERM.
+
+While a frame is written: an encoded packet must not be lost between encoder and file. While a native module is imported:
+an interrupt there looks like a module that is missing.
+"""
 
 from __future__ import annotations
 

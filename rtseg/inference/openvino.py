@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rtseg.core.buffer_pool import BufferPool
 from rtseg.core.cpu import run_with_low_priority, usable_cores
 from rtseg.core.errors import BackendError, ModelError
+from rtseg.core.interrupts import deferred_interrupts
 from rtseg.core.model_info import METADATA_KEY, ModelInfo
 from rtseg.inference import check_images
 
@@ -170,13 +171,19 @@ def import_openvino() -> Any:
     """Import and return OpenVINO, without its telemetry.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: it is not installed, or its libraries can't be loaded.
     """
     disable_telemetry()
     try:
-        import openvino
-    except ImportError as error:
+        with deferred_interrupts():  # its native modules turn KeyboardInterrupt into ImportError
+            import openvino
+    except ModuleNotFoundError as error:
         raise BackendError("OpenVINO is not installed: `pip install openvino`, or choose another --backend") from error
+    except ImportError as error:
+        raise BackendError(
+            f"OpenVINO can't be loaded ({error}): install it again (`pip install --force-reinstall openvino`), "
+            "or choose another --backend"
+        ) from error
     return openvino
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import MODEL
+from media import run_script
 
 from rtseg.core.errors import BackendError, ModelError, OptionError
 from rtseg.core.model_info import ModelInfo
@@ -182,6 +183,31 @@ def test_infer_works_from_another_thread(backend: Backend) -> None:
 def test_unknown_backend_is_refused() -> None:
     with pytest.raises(OptionError, match="no backend 'cuda': there are auto, openvino, tensorrt, tensorrt-rtx, torch"):
         open_backend("cuda", MODEL)
+
+
+NATIVE_IMPORT = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:  # as pybind11 reports it
+    raise ImportError("KeyboardInterrupt")
+"""
+
+
+@pytest.mark.parametrize(
+    ("openvino", "code", "message"),
+    [
+        (NATIVE_IMPORT, 130, "rtseg: interrupted"),
+        ("raise ImportError('no libtbb.so')", 1, "OpenVINO can't be loaded (no libtbb.so): install it again"),
+        ("raise ModuleNotFoundError('openvino')", 1, "OpenVINO is not installed: `pip install openvino`"),
+    ],
+)
+def test_failed_import_of_openvino_is_explained(tmp_path: Path, openvino: str, code: int, message: str) -> None:
+    (tmp_path / "openvino.py").write_text(openvino)
+    script = "sys.path.insert(0, sys.argv[1])\nfrom rtseg.cli.app import main\nsys.argv[1:] = sys.argv[2:]\nmain()"
+    result = run_script(script, tmp_path, "bench", "--model", MODEL, "--backend", "openvino", "--frames", 2)
+    assert result.returncode == code
+    assert message in result.stderr.decode()
 
 
 def test_engine_without_a_sidecar_is_refused(tmp_path: Path) -> None:
