@@ -147,7 +147,7 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     """Parse `90`, `1:30` or `0:01:30.5` as seconds. None returns None. Raises OptionError for another form or too long a time."""
     if text is None:
         return None
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text.strip()):
+    if not re.fullmatch(r"(\d+:){0,2}(\d+\.?\d*|\.\d+)", text.strip()):
         raise OptionError(f"{option} is '{text}'; write seconds (90), or minutes and seconds (1:30)")
     seconds = 0.0
     for part in text.strip().split(":"):

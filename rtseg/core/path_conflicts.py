@@ -69,14 +69,16 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     to_stdout = [output.label for output in outputs if output.path == STDOUT]
     if len(to_stdout) > 1:
         raise SinkError(f"{to_stdout[0]} and {to_stdout[1]} both write to standard output; name a file for one of them")
-    files = [output for output in outputs if output.path != STDOUT]
     read: dict[FileKey, Input] = {}
     for entry in _with_playlist_files(inputs):
         for form in local_paths(entry.path):
             if is_file(form):
                 read.setdefault(file_key(form), entry)
-        if entry.path == STDIN and (key := redirected_file()):
+        if entry.path == STDIN and (key := redirected_file(0)):
             read.setdefault(key, entry)
+    if to_stdout and (key := redirected_file(1)) in read:
+        raise SinkError(f"standard output is {read[key].label} {read[key].path}; redirect it to another file")
+    files = [output for output in outputs if output.path != STDOUT]
     written: dict[FileKey, Output] = {}
     for output in files:
         if is_device(output.path):

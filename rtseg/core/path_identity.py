@@ -38,10 +38,10 @@ def file_key(path: str) -> FileKey:
             return status.st_dev, status.st_ino, unicodedata.normalize("NFC", "/".join(missing)).casefold()
 
 
-def redirected_file() -> FileKey | None:
-    """Return the key of the file that standard input reads (`< drive.mp4`); None: it is a terminal, pipe or device."""
+def redirected_file(descriptor: int) -> FileKey | None:
+    """Return the key of the file behind standard input (0) or output (1); None: it is a terminal, pipe or device."""
     try:
-        status = os.fstat(0)
+        status = os.fstat(descriptor)
     except OSError:
         return None  # closed
     return (status.st_dev, status.st_ino, "") if stat.S_ISREG(status.st_mode) else None

@@ -48,6 +48,7 @@ def test_time_is_parsed(hours: int, minutes: int, seconds: int, milliseconds: in
         (f"{hours}:{minutes:02}:{seconds:02}.{milliseconds:03}", hours * 3600 + minutes * 60 + total),
         (f"{minutes}:{seconds:02}.{milliseconds:03}", minutes * 60 + total),
         (f"{seconds}.{milliseconds:03}", total),
+        (f".{milliseconds:03}", milliseconds / 1000),
     ):
         assert parse_seconds(text, "--start") == pytest.approx(expected)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -235,6 +237,16 @@ def test_redirected_input_is_an_input(tmp_path: Path) -> None:
     with drive.open("rb") as file:
         processed = rtseg("video", "-", "-o", tmp_path / "out.mp4", "--model", MODEL, stdin=file)
     assert "GPS data in box 'gps" in processed.stderr
+
+
+def test_output_that_is_redirected_to_the_input_is_refused(tmp_path: Path) -> None:
+    drive = make_video(tmp_path / "drive.mp4")
+    before = drive.read_bytes()
+    with drive.open("ab") as file:
+        command = [sys.executable, "-m", "rtseg", "video", str(drive), "-o", "-", *SMALL]
+        result = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert b"standard output is the input" in result.stderr
+    assert drive.read_bytes() == before
 
 
 def test_live_without_overwrite_records_to_the_next_name(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def _open(path: str, options: InputOptions, gpu: int | None) -> OpenedFile:
         codec = decoder_name(video, options.decoder)
         if path != STDIN:
             notes += outside_streams(path)
-        elif redirected_file() and _REOPENED_STDIN.exists():
+        elif redirected_file(0) and _REOPENED_STDIN.exists():
             notes += outside_streams(_REOPENED_STDIN)
     except BaseException:
         container.close()
