@@ -51,36 +51,23 @@ def test_round_trip_restores_rgb(color: Color) -> None:
     assert np.abs(round_trip - rgb).max() <= 2.0
 
 
-in_swscale = pytest.mark.parametrize("color", [color for color in STREAMS if SWSCALE[color.matrix]], ids=str)
-"""Before PyAV 18, swscale has no BT.2020."""
-
-
-@in_swscale
-def test_rgb_to_yuv_matches_swscale(color: Color) -> None:
-    rgb = sample_colors()
+# Before PyAV 18, swscale has no BT.2020.
+@pytest.mark.parametrize("color", [color for color in STREAMS if SWSCALE[color.matrix]], ids=str)
+def test_both_directions_match_swscale(color: Color) -> None:
+    rgb, space = sample_colors(), SWSCALE[color.matrix]
+    color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
+    yuv = rgb_to_planes(rgb, color)
     frame = av.VideoFrame.from_ndarray(rgb.reshape(32, 32, 3), format="rgb24")
-    color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
-    yuv = frame.reformat(
-        format="yuv444p", dst_colorspace=SWSCALE[color.matrix], dst_color_range=color_range
-    ).to_ndarray()
-    result = rgb_to_planes(rgb, color).astype(int)
-    assert np.abs(yuv.reshape(3, -1).T.astype(int) - result).max() <= 1
+    expected = frame.reformat(format="yuv444p", dst_colorspace=space, dst_color_range=color_range).to_ndarray()
+    assert np.abs(expected.reshape(3, -1).T.astype(int) - yuv).max() <= 1
 
-
-@in_swscale
-def test_yuv_to_rgb_matches_swscale(color: Color) -> None:
-    yuv = rgb_to_planes(sample_colors(), color)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(yuv.T).reshape(3, 32, 32), format="yuv444p")
-    color_range = ColorRange.JPEG if color.full_range else ColorRange.MPEG
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=SWSCALE[color.matrix],
-        src_color_range=color_range,
-        dst_color_range=ColorRange.JPEG,
-    ).to_ndarray()
+    back = frame.reformat(
+        format="rgb24", src_colorspace=space, src_color_range=color_range, dst_color_range=ColorRange.JPEG
+    )
     matrix = yuv_to_rgb_matrix(color)
     result = np.clip(yuv @ matrix[:, :3].T + matrix[:, 3], 0, 255)
-    assert np.abs(rgb.reshape(-1, 3) - result).max() <= 2.5
+    assert np.abs(back.to_ndarray().reshape(-1, 3) - result).max() <= 2.5
 
 
 @pytest.mark.parametrize("color", STREAMS, ids=str)

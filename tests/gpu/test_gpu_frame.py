@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -79,11 +80,8 @@ def test_planes_are_downloaded_once_on_first_access() -> None:
     frame = gpu_frame(fetch)
     assert (frame.width, frame.height, frame.pts_seconds) == (8, 4, 7 / 25)
     assert not calls, "size and time need no copy"
-    threads = [threading.Thread(target=lambda: frame.planes[0].sum()) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: frame.planes[0].sum(), range(8)))
     assert len(calls) == 1
     for plane, other in zip(frame.planes, expected, strict=True):
         np.testing.assert_array_equal(plane, other)
