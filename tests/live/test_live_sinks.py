@@ -6,9 +6,11 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -47,6 +49,15 @@ def open_file(path: str, first: ProcessedFrame) -> Sink:
     return _open_video(path, first, Outputs())
 
 
+def record(path: Path, frames: Iterable[ProcessedFrame], **options: Any) -> RecordingSink:
+    """Record frames and close the file."""
+    sink = RecordingSink(str(path), open_file, **options)
+    for each in frames:
+        sink.write(each)
+    sink.close()
+    return sink
+
+
 def numbers_in(path: Path) -> list[int]:
     return [number_of(frame) for frame in read(path)]
 
@@ -59,24 +70,19 @@ def names(folder: Path) -> list[str]:
 
 
 def test_recording_starts_at_zero_and_keeps_gaps(tmp_path: Path) -> None:
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     stamps = [90_000 + 3000 * index + (450_000 if index >= 5 else 0) for index in range(10)]
-    for index, pts in enumerate(stamps):
-        record.write(item(index, pts=pts))
-    record.close()
+    sink = record(tmp_path / "out.mp4", (item(index, pts=pts) for index, pts in enumerate(stamps)))
     assert names(tmp_path) == ["out.mp4"]
     frames = read(tmp_path / "out.mp4")
     assert [number_of(frame) for frame in frames] == list(range(10))
     seconds = [frame.pts_seconds for frame in frames]
     assert seconds == pytest.approx([(pts - 90_000) / 90_000 for pts in stamps], abs=0.001)
-    assert record.written == 10
+    assert sink.written == 10
 
 
 def test_new_frame_size_starts_new_file(tmp_path: Path) -> None:
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
-    for index in range(12):
-        record.write(item(index, size=(96, 64) if index < 5 or index >= 9 else (128, 96)))
-    record.close()
+    sizes = [(96, 64)] * 5 + [(128, 96)] * 4 + [(96, 64)] * 3
+    sink = record(tmp_path / "out.mp4", (item(index, size=size) for index, size in enumerate(sizes)))
     assert names(tmp_path) == ["out-2.mp4", "out-3.mp4", "out.mp4"]
     assert [numbers_in(tmp_path / name) for name in ("out.mp4", "out-2.mp4", "out-3.mp4")] == [
         [*range(5)],
@@ -84,14 +90,11 @@ def test_new_frame_size_starts_new_file(tmp_path: Path) -> None:
         [*range(9, 12)],
     ]
     assert read(tmp_path / "out-2.mp4")[0].pts == 0
-    assert record.written == 12
+    assert sink.written == 12
 
 
 def test_segments_have_requested_length_and_all_frames(tmp_path: Path) -> None:
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
-    for index in range(75):
-        record.write(item(index))
-    record.close()
+    record(tmp_path / "out.mp4", map(item, range(75)), segment_seconds=1)
     files = sorted(tmp_path.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name))
     assert len(files) == 3
     assert sorted(len(numbers_in(path)) for path in files) == [15, 30, 30]
@@ -105,10 +108,7 @@ def test_keep_removes_only_oldest_own_segments(tmp_path: Path) -> None:
     others = [tmp_path / "out.mp4", tmp_path / "out-holiday.mp4", tmp_path / "rear-20200101T000000Z.mp4"]
     for path in (*old, cut, *others):
         path.write_bytes(b"x" * 40_000)
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=130_000)
-    for index in range(40):
-        record.write(item(index))
-    record.close()
+    record(tmp_path / "out.mp4", map(item, range(40)), segment_seconds=1, keep_bytes=130_000)
     assert not any(path.exists() for path in old[:3])
     assert all(path.exists() for path in others)
     new_segments = [name for name in names(tmp_path) if name.startswith("out-2") and not name.startswith("out-2020")]
@@ -122,33 +122,30 @@ def test_missing_folder_raises_sink_error_before_first_frame(tmp_path: Path) -> 
 
 def written_to_avi(path: Path, seconds: list[float]) -> tuple[RecordingSink, list[tuple[int, float]]]:
     """Record frames at these times from a camera without a frame rate; return number and time of each recorded frame."""
-    record = RecordingSink(str(path), open_file)
-    for index, when in enumerate(seconds):
-        rendered = item(index, pts=round(when * 90_000))
-        record.write(replace(rendered, info=replace(rendered.info, frame_rate=None)))
-    record.close()
-    return record, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
+    frames = [item(index, pts=round(when * 90_000)) for index, when in enumerate(seconds)]
+    sink = record(path, (replace(each, info=replace(each.info, frame_rate=None)) for each in frames))
+    return sink, [(number_of(frame), frame.pts_seconds) for frame in read(path)]
 
 
 def test_avi_keeps_all_frames_of_uneven_camera(tmp_path: Path) -> None:
     """AVI has 25 FPS if the camera states no rate; here two frames may arrive at the same time."""
     seconds = [index / 15 - (0.06 if index in (3, 20) else 0) for index in range(40)]
-    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    sink, found = written_to_avi(tmp_path / "out.avi", seconds)
     assert [number for number, _ in found] == list(range(40))
     assert [when for _, when in found] == pytest.approx(seconds, abs=1.501 / 25)
-    assert (record.written, record.dropped, record.warnings) == (40, 0, ())
+    assert (sink.written, sink.dropped, sink.warnings) == (40, 0, ())
 
 
 def test_avi_drops_frames_of_camera_faster_than_its_rate(tmp_path: Path) -> None:
     seconds = [index / 50 for index in range(100)]
-    record, found = written_to_avi(tmp_path / "out.avi", seconds)
+    sink, found = written_to_avi(tmp_path / "out.avi", seconds)
     assert names(tmp_path) == ["out.avi"]
     assert found[-1][1] == pytest.approx(seconds[-1], abs=1.501 / 25)
     assert all(when == pytest.approx(seconds[number], abs=1.501 / 25) for number, when in found)
-    assert (record.written, record.dropped) == (len(found), 100 - len(found))
+    assert (sink.written, sink.dropped) == (len(found), 100 - len(found))
     assert 45 <= len(found) <= 55
-    assert len(record.warnings) == 1
-    assert record.warnings[0].startswith(
+    assert len(sink.warnings) == 1
+    assert sink.warnings[0].startswith(
         "avi has a constant rate of 25 FPS, and frames arrived faster: some are left out"
     )
 
@@ -244,12 +241,12 @@ def test_mosaic_shows_each_camera_in_its_cell(monkeypatch: pytest.MonkeyPatch) -
 
 def test_partial_recording_is_playable(tmp_path: Path) -> None:
     """A file that is still being written is playable, except for the last second."""
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
+    sink = RecordingSink(str(tmp_path / "out.mp4"), open_file)
     for index in range(120):
-        record.write(item(index))
+        sink.write(item(index))
     copy = tmp_path / "copy.mp4"
     copy.write_bytes((tmp_path / "out.partial.mp4").read_bytes())
     with av.open(str(copy)) as container:
         found = sum(1 for _ in container.decode(video=0))
-    record.abort()
+    sink.abort()
     assert found >= 120 - 30

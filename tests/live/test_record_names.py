@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from media import read
-from test_live_sinks import item, names, open_file
+from test_live_sinks import item, names, open_file, record
 
 from rtseg.core.errors import SinkError
 from rtseg.core.palette import CAMVID_CLASSES
@@ -34,10 +34,7 @@ def test_run_in_same_second_keeps_segments_of_previous_run(tmp_path: Path, monke
     earlier = {f"{stem}.mp4": b"whole", f"{stem}-2.partial.mp4": b"partial"}
     for name, data in earlier.items():
         (tmp_path / name).write_bytes(data)
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1)
-    for number in range(40):
-        record.write(item(number))
-    record.close()
+    record(tmp_path / "out.mp4", map(item, range(40)), segment_seconds=1)
     assert names(tmp_path) == sorted([*earlier, f"{stem}-3.mp4", f"{stem}-4.mp4"])
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
     assert len(read(tmp_path / f"{stem}-3.mp4")) == 30
@@ -45,13 +42,10 @@ def test_run_in_same_second_keeps_segments_of_previous_run(tmp_path: Path, monke
 
 def test_new_frame_size_uses_next_free_name(tmp_path: Path) -> None:
     (tmp_path / "out-2.mp4").write_bytes(b"the user's")
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file)
-    record.write(item(0))
-    record.write(item(1, size=(128, 96)))
-    record.close()
+    first_run = record(tmp_path / "out.mp4", [item(0), item(1, size=(128, 96))])
     assert names(tmp_path) == ["out-2.mp4", "out-3.mp4", "out.mp4"]
     assert (tmp_path / "out-2.mp4").read_bytes() == b"the user's"
-    assert record.warnings == ("out.mp4 is continued in out-3.mp4",)
+    assert first_run.warnings == ("out.mp4 is continued in out-3.mp4",)
     second_run = RecordingSink(str(tmp_path / "out.mp4"), open_file, replace_first=False)
     second_run.write(item(0))
     assert second_run.warnings == ("out.mp4 exists: the frames are in out-4.mp4",)
@@ -73,9 +67,7 @@ def test_keep_does_not_remove_links_folders_or_other_recordings(tmp_path: Path) 
         (tmp_path / name).write_bytes(bytes(10**6))
     (tmp_path / "out-20200103T000000Z.mp4").write_bytes(bytes(10**6))
     before = names(tmp_path)
-    record = RecordingSink(str(tmp_path / "out.mp4"), open_file, segment_seconds=1, keep_bytes=100_000)
-    record.write(item(0))
-    record.close()
+    record(tmp_path / "out.mp4", [item(0)], segment_seconds=1, keep_bytes=100_000)
     assert set(before) - set(names(tmp_path)) == {"out-20200103T000000Z.mp4"}
     assert archived.stat().st_size == 10**6
 
