@@ -18,30 +18,28 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from gpu_machine import GpuMachine
 
-settings.register_profile(
-    "rtseg", deadline=None, derandomize=True
-)  # the same examples in each run, without a time limit
+# The same examples in each run, without a time limit.
+settings.register_profile("rtseg", deadline=None, derandomize=True)
 settings.load_profile("rtseg")
 
-SHARED = Path(__file__).parents[2] / "shared"
+
+def shared_folder(name: str) -> Path:
+    folder = Path(__file__).parents[2] / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"no external data at {folder}")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
     """Return the folder of real dashcam videos; skip the test if it is absent."""
-    folder = SHARED / "clips"
-    if not folder.is_dir():
-        pytest.skip(f"no dashcam videos at {folder}")
-    return folder
+    return shared_folder("clips")
 
 
 @pytest.fixture(scope="session")
 def camvid() -> Path:
     """Return the folder of CamVid at 480x360; skip the test if it is absent."""
-    folder = SHARED / "camvid"
-    if not folder.is_dir():
-        pytest.skip(f"no CamVid at {folder}")
-    return folder
+    return shared_folder("camvid")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -111,13 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Assign files to workers, and skip tests with the marker `proof` unless `-m proof` selects them."""
+    proofs = "proof" in (config.option.markexpr or "")
     for item in items:
         if item.path.stem in WORKER_GROUPS:
             item.add_marker(pytest.mark.xdist_group(WORKER_GROUPS[item.path.stem]))
-    if "proof" in (config.option.markexpr or ""):
-        return
-    for item in items:
-        if item.get_closest_marker("proof"):
+        if item.get_closest_marker("proof") and not proofs:
             item.add_marker(pytest.mark.skip(reason="takes longer than 30 seconds: make proofs"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -114,25 +115,13 @@ def write_fields(path: Path, frames: int = 20, *, missing: int | None = None, ti
     if path.suffix == ".h264":
         path.write_bytes(b"".join(packets))
         return path
-    raw = path.with_suffix(".h264")
-    raw.write_bytes(b"".join(packets))
-    with av.open(str(raw), format="h264") as source, av.open(str(path), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        number = 0
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.pts = packet.dts = number * 1800
-                packet.duration, packet.time_base, packet.stream = 1800, Fraction(1, 90_000), stream
-                out.mux(packet)
-                number += 1
-    raw.unlink()
-    return path
+    return _mux(path, packets, range(0, 1800 * len(packets), 1800))
 
 
 def write_reordered_fields(path: Path, frames: int = 21) -> Path:
     """Write a video as `write_fields` does whose frames are stored in the order 0, 2, 1, 4, 3 …: `frames` is odd, at most 27."""
     order = [0, *(number for even in range(2, frames, 2) for number in (even, even - 1))]
-    packets, references = [], 0
+    packets, times, references = [], [], 0
     for number in order:
         key, reference = number == 0, number % 2 == 0
         head = _parameter_sets(timed=True, reordered=True) if key else b""
@@ -141,15 +130,20 @@ def write_reordered_fields(path: Path, frames: int = 21) -> Path:
             for bottom in (False, True)
         ]
         packets += [head + fields[0], fields[1]]
+        times += [7200 + number * 3600, 7200 + number * 3600 + 1800]
         references += reference
+    return _mux(path, packets, times)
+
+
+def _mux(path: Path, packets: list[bytes], times: Sequence[int]) -> Path:
+    """Write packets in decoding order, 1800 ticks of 1/90000 s each, with these presentation times in ticks."""
     raw = path.with_suffix(".h264")
     raw.write_bytes(b"".join(packets))
     with av.open(str(raw), format="h264") as source, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         units = [packet for packet in source.demux(video=0) if packet.size]
-        for position, packet in enumerate(units):
-            packet.pts = order[position // 2] * 3600 + position % 2 * 1800 + 7200
-            packet.dts, packet.duration = position * 1800, 1800
+        for number, (packet, time) in enumerate(zip(units, times, strict=True)):
+            packet.pts, packet.dts, packet.duration = time, number * 1800, 1800
             packet.time_base, packet.stream = Fraction(1, 90_000), stream
             out.mux(packet)
     raw.unlink()

@@ -36,20 +36,10 @@ def page_id(page: Path) -> str:
 
 def fences(page: Path, *languages: str) -> list[str]:
     """Return the code blocks of a page in one of the languages; "" is a block without a language."""
-    blocks: list[str] = []
-    inside: list[str] | None = None
-    wanted = False
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if line.startswith("```"):
-            if inside is None:
-                inside, wanted = [], line[3:].strip() in languages
-            else:
-                blocks += ["\n".join(inside)] if wanted else []
-                inside = None
-        elif inside is not None:
-            inside.append(line)
-    assert inside is None, f"{page_id(page)}: a code block without an end"
-    return blocks
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"^```", text, flags=re.MULTILINE)) % 2 == 0, f"{page_id(page)}: a code block without an end"
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [code for language, code in blocks if language.strip() in languages]
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:

@@ -83,7 +83,7 @@ def test_quiet_display_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue() == ""
 
 
-def test_percent_advances_to_the_completed_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_percent_advances_to_the_completed_share() -> None:
     display = ProgressDisplay("%")
     with track_percent(display.task(), "training") as update:
         for share in (0.1, 0.105, 0.5):
