@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from building import build
+from nvidia_doubles import VERSIONS
+from nvidia_machine import Jetson
+from onnx_models import CLASSES, contract_model, foreign_model, random_images
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from building import build  # noqa: E402
-from nvidia_doubles import VERSIONS  # noqa: E402
-from nvidia_machine import Jetson  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model, random_images  # noqa: E402
-
-from rtseg.core.errors import BackendError  # noqa: E402
-from rtseg.inference.open_model import description_of_free_size  # noqa: E402
-from rtseg.inference.segmenter import Segmenter  # noqa: E402
+from rtseg.core.errors import BackendError
+from rtseg.inference.open_model import description_of_free_size
+from rtseg.inference.segmenter import Segmenter
 
 SIZE, WIDE = (128, 96), (128, 32)
 

@@ -18,12 +18,10 @@ from rtseg import Segmenter, SyntheticDrive
 from rtseg.cli.app import app
 from rtseg.core.errors import BackendError, OptionError
 from rtseg.core.frame import Frame, rgb_frame
-from rtseg.core.palette import CAMVID_CLASSES, STREET
 from rtseg.inference.bundled_models import find_model
 from rtseg.inference.temporal_smoothing import TemporalSmoothing
 from rtseg.synthetic.video_file import write_video
 
-COLORS = np.array([STREET[name] for name in CAMVID_CLASSES], dtype=np.uint8)
 Image = npt.NDArray[np.uint8]
 NOISE = 90.0
 """Standard deviation of the noise, large enough to change the nearest color of some pixels."""

@@ -10,29 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from building import build
+from nvidia_machine import Jetson
+from onnx_models import CLASSES, contract_model, expected_classes, expected_scores, random_images
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-import nvidia_doubles as doubles  # noqa: E402
-from building import build  # noqa: E402
-from nvidia_machine import Jetson  # noqa: E402
-from onnx_models import CLASSES, contract_model, expected_classes, expected_scores, random_images  # noqa: E402
-
-from rtseg.core.errors import BackendError, EngineMismatch, ModelError  # noqa: E402
-from rtseg.inference import open_backend  # noqa: E402
-from rtseg.inference.engine_metadata import read_sidecar, sidecar_path  # noqa: E402
-from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
-
-
-@pytest.fixture(params=doubles.VERSIONS)
-def jetson(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Jetson:
-    return Jetson(monkeypatch, request.param)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colors.onnx")
+from rtseg.core.errors import BackendError, EngineMismatch, ModelError
+from rtseg.inference import open_backend
+from rtseg.inference.engine_metadata import read_sidecar, sidecar_path
+from rtseg.models.export.tensorrt import EngineOptions
 
 
 @pytest.fixture

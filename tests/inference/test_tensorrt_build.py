@@ -8,23 +8,20 @@ from typing import Any
 
 import cv2
 import numpy as np
+import nvidia_doubles as doubles
+import onnx
 import pytest
+from building import build
+from nvidia_machine import Jetson
+from onnx_models import contract_model, expected_scores, random_images
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-import nvidia_doubles as doubles  # noqa: E402
-from building import build  # noqa: E402
-from nvidia_machine import Jetson  # noqa: E402
-from onnx_models import contract_model, expected_scores, random_images  # noqa: E402
-
-from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
-from rtseg.core.progress import NoProgress  # noqa: E402
-from rtseg.gpu.devices import Gpu  # noqa: E402
-from rtseg.inference import choose_backend, open_backend  # noqa: E402
-from rtseg.models.export.build import best_target  # noqa: E402
-from rtseg.models.export.precision import engine_layers  # noqa: E402
-from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
+from rtseg.core.errors import BackendError, ModelError, OptionError
+from rtseg.core.progress import NoProgress
+from rtseg.gpu.devices import Gpu
+from rtseg.inference import choose_backend, open_backend
+from rtseg.models.export.build import best_target
+from rtseg.models.export.precision import engine_layers
+from rtseg.models.export.tensorrt import EngineOptions
 
 
 def calibration_images(folder: Path) -> Path:
@@ -33,16 +30,6 @@ def calibration_images(folder: Path) -> Path:
     for number, image in enumerate(random_images(4, 48, 64)):
         cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
     return folder
-
-
-@pytest.fixture(params=doubles.VERSIONS)
-def jetson(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Jetson:
-    return Jetson(monkeypatch, request.param)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colors.onnx")
 
 
 def build_settings(engine: Path) -> dict[str, Any]:

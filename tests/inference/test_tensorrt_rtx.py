@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from building import PLAIN, build, needs_rtx
+from onnx_models import CLASSES, contract_model, foreign_model
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from building import PLAIN, build, needs_rtx  # noqa: E402
-from onnx_models import CLASSES, contract_model, foreign_model  # noqa: E402
-
-from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
-from rtseg.inference import choose_backend, describe_model, open_backend  # noqa: E402
-from rtseg.inference.engine_metadata import read_sidecar, sha256  # noqa: E402
-from rtseg.models.export.tensorrt import EngineOptions  # noqa: E402
+from rtseg.core.errors import BackendError, ModelError, OptionError
+from rtseg.inference import choose_backend, describe_model, open_backend
+from rtseg.inference.engine_metadata import read_sidecar, sha256
+from rtseg.models.export.tensorrt import EngineOptions
 
 pytestmark = pytest.mark.system
 
@@ -24,11 +21,6 @@ pytestmark = pytest.mark.system
 @pytest.fixture(autouse=True)
 def rtx() -> None:
     needs_rtx()
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return contract_model(tmp_path / "colors.onnx")
 
 
 def test_rtx_builds_a_real_fp16_engine_without_a_gpu(model: Path, tmp_path: Path) -> None:
