@@ -13,6 +13,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
+from rtseg.cli.app import app
+
 MODEL = Path(__file__).parent / "data" / "nearest-color.onnx"
 """Model without weights: the class of a pixel is that of the nearest color."""
 
@@ -77,11 +81,11 @@ class _Server:
         assert self._process.stdout is not None
         number = ""
         while not number.endswith("\n"):  # byte by byte, because `select` does not see buffered data
-            number += os.read(self._process.stdout.fileno(), 1).decode() or self._raise_ended()
+            byte = os.read(self._process.stdout.fileno(), 1).decode()
+            if not byte:
+                raise RuntimeError(f"the process that runs commands ended with {self._process.wait()}")
+            number += byte
         return int(number)
-
-    def _raise_ended(self) -> str:
-        raise RuntimeError(f"the process that runs commands ended with {self._process.wait()}")
 
 
 _server: _Server | None = None
@@ -117,7 +121,12 @@ def rtseg(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS, check=False, **options)
 
 
-def assert_one_error_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+def invoke(*arguments: object) -> Result:
+    """Run `rtseg ARGUMENTS` in this process, which shares its imports, torch's first export, and patches."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def assert_one_error_line(result: subprocess.CompletedProcess[str] | Result, *words: str) -> None:
     """Assert that stderr contains exactly one error line, which contains the words, and no traceback."""
     lines = [line for line in result.stderr.splitlines() if line.startswith("rtseg:")]
     assert "Traceback" not in result.stderr

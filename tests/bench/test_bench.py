@@ -6,15 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command import MODEL
-from typer.testing import CliRunner
+from command import MODEL, invoke
 
 from rtseg.bench.measure import advice, bench
 from rtseg.bench.report import StageCostReport
-from rtseg.cli.app import app
 from rtseg.core.stats import STAGES
 from rtseg.gpu.devices import find_gpus
 from rtseg.inference.segmenter import Segmenter
@@ -33,13 +30,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
-
-
 def test_figures_of_stages_pipeline_and_bound_are_consistent(video: Path, tmp_path: Path) -> None:
     file = tmp_path / "now.json"
-    result = invoke(video, *QUICK, "--json", file)
+    result = invoke("bench", video, *QUICK, "--json", file)
     assert result.exit_code == 0, result.output
     stats = json.loads(file.read_text())
     assert stats["command"] == "bench"
@@ -62,7 +55,7 @@ def test_each_stage_runs_at_least_once_in_a_short_time(video: Path) -> None:
 def test_several_results_are_items_and_have_a_chart(video: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file, chart = tmp_path / "now.json", tmp_path / "now.png"
-    result = invoke(video, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--chart", chart)
+    result = invoke("bench", video, *QUICK, "--size", "64x32", "--size", "96x64", "--json", file, "--chart", chart)
     assert result.exit_code == 0, result.output
     items = json.loads(file.read_text())["items"]
     assert [item["input_size"] for item in items] == [[64, 32], [96, 64]]
@@ -70,18 +63,18 @@ def test_several_results_are_items_and_have_a_chart(video: Path, tmp_path: Path)
 
 
 def test_synthetic_video_is_the_default(tmp_path: Path) -> None:
-    result = invoke(*QUICK, "--frame-size", "128x64", "--frames", 5, "--json", "-")
+    result = invoke("bench", *QUICK, "--frame-size", "128x64", "--frames", 5, "--json", "-")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["frames"]["written"] == 5
 
 
 def test_compare_reports_the_ratio_of_each_figure(video: Path, tmp_path: Path) -> None:
     before, after, rows = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "rows.json"
-    assert invoke(video, *QUICK, "--json", before).exit_code == 0
+    assert invoke("bench", video, *QUICK, "--json", before).exit_code == 0
     faster = json.loads(before.read_text())
     faster["fps"] *= 2
     after.write_text(json.dumps(faster))
-    result = invoke("--compare", before, after, "--json", rows)
+    result = invoke("bench", "--compare", before, after, "--json", rows)
     assert result.exit_code == 0, result.output
     ratios = {row["what"]: row["ratio"] for row in json.loads(rows.read_text())["rows"]}
     assert ratios["fps"] == 2.0
@@ -99,7 +92,7 @@ def test_compare_reports_the_ratio_of_each_figure(video: Path, tmp_path: Path) -
     ids=["one file", "missing result", "missing video"],
 )
 def test_user_error_is_reported_without_traceback(arguments: tuple[str, ...], message: str) -> None:
-    result = invoke(*arguments, *QUICK)
+    result = invoke("bench", *arguments, *QUICK)
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
@@ -107,7 +100,7 @@ def test_user_error_is_reported_without_traceback(arguments: tuple[str, ...], me
 
 def test_missing_matplotlib_is_reported_before_measurement(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtseg.bench.report.importlib.util.find_spec", lambda name: None)
-    result = invoke(video, *QUICK, "--chart", "x.png")
+    result = invoke("bench", video, *QUICK, "--chart", "x.png")
     assert result.exit_code == 1
     assert result.output.strip() == (
         'rtseg: a chart needs matplotlib: pip install "rtseg[train]", or leave --chart out'

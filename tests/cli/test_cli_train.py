@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import cv2
 import pytest
-from command import MODEL, assert_one_error_line
-from typer.testing import CliRunner
+from command import MODEL, assert_one_error_line, invoke
 
-from rtseg.cli.app import app
 from rtseg.core.palette import CAMVID_CLASSES
 from rtseg.synthetic import SyntheticDrive
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.timeout(400), pytest.mark.torch]
-
-
-def run_in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `rtseg ARGUMENTS` in this process: in a new one, torch and its first export take 20 s of CPU time."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    return subprocess.CompletedProcess(["rtseg"], result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,18 +40,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_trained_model_runs_in_eval_and_image(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    trained = run_in_process(
-        "train", data, "--out", run, "--variant", "nano", "--epochs", 2, "--batch", 2, "--evaluations", 1
-    )
-    assert trained.returncode == 0, trained.stderr
+    trained = invoke("train", data, "--out", run, "--variant", "nano", "--epochs", 2, "--batch", 2, "--evaluations", 1)
+    assert trained.exit_code == 0, trained.stderr
     assert {"model.onnx", "model.safetensors", "log.csv", "curves.png", "last.pt"} <= {
         path.name for path in run.iterdir()
     }
 
-    measured = run_in_process(
+    measured = invoke(
         "eval", data, "--model", run / "model.onnx", "--json", tmp_path / "val.json", "--worst", tmp_path / "worst.png"
     )
-    assert measured.returncode == 0, measured.stderr
+    assert measured.exit_code == 0, measured.stderr
     report = json.loads((tmp_path / "val.json").read_text())
     assert 0 <= report["pixel_accuracy"] <= 1
     assert report["images"] == 2
@@ -68,27 +57,27 @@ def test_trained_model_runs_in_eval_and_image(data: Path, tmp_path: Path) -> Non
     assert "pixel accuracy" in measured.stdout
     assert (tmp_path / "worst.png").exists()
 
-    rendered = run_in_process(
+    rendered = invoke(
         "image", data / "images" / "val" / "040.png", "-o", tmp_path / "out.png", "--model", run / "model.onnx", "-q"
     )
-    assert rendered.returncode == 0, rendered.stderr
+    assert rendered.exit_code == 0, rendered.stderr
 
-    again = run_in_process("train", data, "--out", run, "--variant", "nano", "--epochs", 2)
-    assert again.returncode == 1
+    again = invoke("train", data, "--out", run, "--variant", "nano", "--epochs", 2)
+    assert again.exit_code == 1
     assert_one_error_line(again, "--resume")
 
 
 def test_missing_data_is_reported_before_training(data: Path, tmp_path: Path) -> None:
-    missing = run_in_process("train", tmp_path / "nowhere", "--out", tmp_path / "run")
-    assert missing.returncode == 1
+    missing = invoke("train", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert missing.exit_code == 1
     assert_one_error_line(missing, "nowhere")
     assert not (tmp_path / "run").exists()
 
 
 def test_eval_of_a_video_suggests_flicker(tmp_path: Path) -> None:
     (tmp_path / "drive.mp4").touch()
-    result = run_in_process("eval", tmp_path / "drive.mp4")
-    assert result.returncode == 1
+    result = invoke("eval", tmp_path / "drive.mp4")
+    assert result.exit_code == 1
     assert_one_error_line(result, "--flicker")
 
 
@@ -97,8 +86,8 @@ def test_eval_reports_class_matches_and_unscored_classes(data: Path, tmp_path: P
     shutil.copytree(data, copy)
     other = {"pavement": "sidewalk", "pedestrian": "Person", "building": "wall"}
     (copy / "classes.txt").write_text("\n".join(other.get(name, name) for name in CAMVID_CLASSES))
-    result = run_in_process("eval", copy, "--model", MODEL, "--json", tmp_path / "val.json")
-    assert result.returncode == 0, result.stderr
+    result = invoke("eval", copy, "--model", MODEL, "--json", tmp_path / "val.json")
+    assert result.exit_code == 0, result.stderr
     assert "'sidewalk' of the labels is 'pavement' of the model" in result.stderr
     assert "'person' of the labels is 'pedestrian' of the model" in result.stderr
     assert "not scored: the model has no such class" in result.stdout
@@ -110,7 +99,7 @@ def test_eval_reports_class_matches_and_unscored_classes(data: Path, tmp_path: P
 
 
 def test_eval_measures_flicker_of_a_folder(data: Path) -> None:
-    result = run_in_process("eval", data / "images" / "train", "--flicker", "--model", MODEL, "--json", "-", "-q")
+    result = invoke("eval", data / "images" / "train", "--flicker", "--model", MODEL, "--json", "-", "-q")
     report = json.loads(result.stdout)
     assert 0 <= report["flicker"] <= 1
     assert report["frames"] == 4

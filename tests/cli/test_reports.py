@@ -12,10 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 from command import MODEL as NEAREST_COLOR
+from command import invoke
 from media import Audio, write_video
-from typer.testing import CliRunner
+from timestamp_media import concatenate
 
-from rtseg.cli.app import app
 from rtseg.core.report import TelemetryReport
 from rtseg.gpu.telemetry import Telemetry
 from rtseg.live.controls import LiveMetrics
@@ -40,18 +40,16 @@ def validate(report: Any, kind: str) -> dict[str, Any]:
 
 def report_of(command: str, *arguments: object, json_file: Path, exit_code: int = 0) -> Any:
     option = "--json" if command in ("bench", "eval") else "--stats"
-    result = CliRunner().invoke(app, [command, *map(str, arguments), option, str(json_file), "--quiet"])
+    result = invoke(command, *arguments, option, json_file, "--quiet")
     assert result.exit_code == exit_code, result.output
     return json.loads(json_file.read_text())
 
 
 def joined_video(folder: Path) -> Path:
     """Write two recordings with audio into one file: its clock starts again in the middle."""
-    parts = [write_video(folder / f"{n}.ts", frames=25, after=[Audio(codec="mp2")]).read_bytes() for n in range(2)]
-    path = folder / "in" / "joined.ts"
-    path.parent.mkdir()
-    path.write_bytes(b"".join(parts))
-    return path
+    parts = [write_video(folder / f"{n}.ts", frames=25, after=[Audio(codec="mp2")]) for n in range(2)]
+    (folder / "in").mkdir()
+    return concatenate(folder / "in" / "joined.ts", *parts)
 
 
 def test_schema_is_valid() -> None:

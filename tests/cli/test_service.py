@@ -15,20 +15,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from command import MODEL
-from typer.testing import CliRunner, Result
+from command import MODEL, invoke
 
-from rtseg.cli.app import app
 from rtseg.cli.service import live_arguments, unit
 from rtseg.live.systemd import notify, notify_progress
 
 ARGUMENTS = [
     "--camera", "0", "--camera", "/dev/video2", "--record", "drive.mp4", "--alpha", "0.4", "--no-overwrite", "-v"
 ]  # fmt: skip
-
-
-def rtseg(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def params(**given: object) -> dict[str, Any]:
@@ -39,7 +33,7 @@ def params(**given: object) -> dict[str, Any]:
 
 
 def test_service_prints_a_unit_that_runs_live() -> None:
-    result = rtseg("service", *ARGUMENTS)
+    result = invoke("service", *ARGUMENTS)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     for line in (
@@ -62,7 +56,7 @@ def test_service_prints_a_unit_that_runs_live() -> None:
     ],
 )
 def test_unit_follows_the_options(arguments: list[str], line: str) -> None:
-    assert line in rtseg("service", *arguments).stdout.splitlines()
+    assert line in invoke("service", *arguments).stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +73,7 @@ def test_unit_follows_the_options(arguments: list[str], line: str) -> None:
     ],
 )
 def test_service_refuses_invalid_options_and_passwords(arguments: list[str], exit_code: int, message: str) -> None:
-    result = rtseg("service", *arguments)
+    result = invoke("service", *arguments)
     assert result.exit_code == exit_code
     assert message in result.output
     assert "[Service]" not in result.output
@@ -92,7 +86,7 @@ def test_service_warns_if_its_user_cannot_open_the_installation(
     tmp_path.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     (tmp_path / "bin").mkdir()
-    assert f"can't open {tmp_path}" in rtseg("service", "--camera", "0").stderr
+    assert f"can't open {tmp_path}" in invoke("service", "--camera", "0").stderr
 
 
 @pytest.mark.system("systemd-analyze")
@@ -140,7 +134,7 @@ def test_config_check_reads_a_unit(tmp_path: Path, text: str | None, exit_code: 
     file = tmp_path / "rtseg.service"
     if text is not None:
         file.write_text(text)
-    result = rtseg("config", "check", file)
+    result = invoke("config", "check", file)
     assert result.exit_code == exit_code
     assert message in " ".join(result.output.split())
     assert "hunter2" not in result.output

@@ -10,11 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import MODEL
+from command import MODEL, invoke
 from media import write_video
-from typer.testing import CliRunner
 
-from rtseg.cli.app import app
 from rtseg.core.errors import SinkError
 from rtseg.core.files import is_marked_image, mark_image
 from rtseg.core.path_conflicts import Input, Output, check_paths, mask_output, side_outputs
@@ -244,7 +242,7 @@ def test_command_that_would_overwrite_a_file_is_refused_before_it_starts(
         pytest.importorskip("onnx", reason="`rtseg build` needs onnx (extra `build`)")
     monkeypatch.chdir(files)
     before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
-    result = CliRunner().invoke(app, line.split())
+    result = invoke(*line.split())
     assert result.exit_code == 1, (result.output, result.exception)
     messages = [text for text in result.output.splitlines() if text.startswith("rtseg:")]
     assert len(messages) == 1, result.output

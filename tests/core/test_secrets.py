@@ -15,13 +15,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
-from command import MODEL
+from command import MODEL, invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_server import RtspServer, encode_rtp, paced
-from typer.testing import CliRunner
 
-from rtseg.cli.app import app
 from rtseg.core.errors import OptionError, RtsegError
 from rtseg.core.process_title import masked
 from rtseg.core.secrets import forget, parse_url, redact, redacted_name, redacted_pipeline, redacted_url, remember
@@ -242,7 +240,7 @@ image {} --model MODEL
 @given(_URLS, st.sampled_from(_COMMANDS))
 def test_output_of_commands_contains_no_secret(drawn: tuple[str, str], command: str) -> None:
     secret, url = drawn
-    result = CliRunner().invoke(app, [word.format(url).replace("MODEL", str(MODEL)) for word in command.split()])
+    result = invoke(*(word.format(url).replace("MODEL", str(MODEL)) for word in command.split()))
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert_hidden(secret, result.output)
 
