@@ -209,13 +209,17 @@ def _rtp_payloads(unit: bytes, max_bytes: int = 1200) -> list[bytes]:
     return [bytes((indicator, flag | kind)) + part for flag, part in zip(flags, parts, strict=True)]
 
 
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class UdpSender:
     """Sender of datagrams with seven TS packets to a port of 127.0.0.1."""
 
     def __init__(self, script: Iterable[bytes]) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port(socket.SOCK_DGRAM)
         self._script = script
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)

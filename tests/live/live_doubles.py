@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from command import MODEL
 from pipeline_doubles import FakeModel, Segment, classes_by_brightness, processor
@@ -204,3 +207,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def adds_up(report: dict[str, dict[str, int]]) -> bool:
     frames = report["frames"]
     return frames["read"] == frames["segmented"] + frames["dropped"] + frames["corrupt"]
+
+
+def seconds_in(path: Path) -> list[float]:
+    """Return the time of each frame of a file in seconds; the whole file must be decodable."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0) if frame.time is not None]
+
+
+def rises(seconds: list[float]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(seconds))

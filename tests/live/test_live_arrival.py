@@ -14,12 +14,12 @@ import av
 import numpy as np
 import pytest
 from http_server import HttpServer, http_response
-from live_doubles import run_inputs
+from live_doubles import run_inputs, seconds_in
 from live_server import TcpServer, encode_ts, paced
 from media import number_of, numbered_image, to_pix_fmt
 from test_live_mjpeg import jpeg, part
+from test_live_sources import read_until_disconnected, take
 
-from rtseg.core.errors import Disconnected
 from rtseg.core.frame import Color, Frame
 from rtseg.io.gstreamer.gdp import BUFFER, Header, RawVideo
 from rtseg.io.inputs import byte_stream as transport
@@ -32,8 +32,6 @@ from rtseg.io.inputs.mjpeg import JpegPackets
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.inputs import find_inputs
 from rtseg.live.options import LiveOptions, Outputs
-
-RATE = 15
 
 
 class FakeTime:
@@ -135,17 +133,9 @@ def test_stall_without_stream_clock_is_a_gap_of_same_length(monkeypatch: pytest.
     assert clock.jumps == []
 
 
-def at_pace(chunks: list[bytes], rate: float = RATE) -> Iterator[bytes]:
-    """Yield the chunks at a constant rate without drift."""
-    begin = time.monotonic()
-    for number, chunk in enumerate(chunks):
-        time.sleep(max(0.0, begin + number / rate - time.monotonic()))
-        yield chunk
-
-
 def mjpeg_answer(count: int) -> Iterator[bytes]:
     yield http_response("multipart/x-mixed-replace; boundary=next")
-    yield from at_pace([part(jpeg(number)) for number in range(count)])
+    yield from paced([part(jpeg(number)) for number in range(count)], 0.5)
 
 
 def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
@@ -153,8 +143,7 @@ def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
     with HttpServer(lambda _: mjpeg_answer(60)) as server:
         inputs = find_inputs(urls=[f"{server.url}/video"], timeout_seconds=30)
         report = run_inputs(inputs, Outputs(record=str(out)), LiveOptions(reconnect_max_seconds=0))
-    with av.open(str(out)) as container:
-        seconds = [float(frame.time) for frame in container.decode(video=0) if frame.time is not None]
+    seconds = seconds_in(out)
     assert report["frames"]["corrupt"] == 0
     # 60 frames at 15 FPS: 3.9 s, and longer on a busy machine. At the default rate of FFmpeg (25 FPS) it would be 2.4 s.
     assert seconds[-1] - seconds[0] == pytest.approx(report["seconds"], abs=1.0)
@@ -165,16 +154,15 @@ def test_recording_of_http_mjpeg_has_length_of_stream(tmp_path: Path) -> None:
 def test_raw_h264_from_server_has_arrival_times(scheme: str) -> None:
     packets = raw_h264(45)
     if scheme == "tcp":
-        server: TcpServer = TcpServer(lambda _: at_pace(packets))
+        server: TcpServer = TcpServer(lambda _: paced(packets, 0.5))
         url = server.url
     else:
-        server = HttpServer(lambda _: itertools.chain([http_response("video/h264")], at_pace(packets)))
+        server = HttpServer(lambda _: itertools.chain([http_response("video/h264")], paced(packets, 0.5)))
         url = f"{server.url}/cam.h264"
     with server:
         source = open_stream(url, timeout_seconds=30)
         assert source.info.frame_rate is None, "the default rate of FFmpeg is not the rate of the stream"
-        frames = [item for item in itertools.islice(source, 40) if isinstance(item, Frame)]
-        source.close()
+        frames = take(source, 40)
     assert [number_of(frame) for frame in frames] == list(range(40))
     stamped = frames[-1].pts_seconds - frames[0].pts_seconds
     assert stamped == pytest.approx((frames[-1].captured_ns - frames[0].captured_ns) / 1e9, abs=0.01)
@@ -211,20 +199,17 @@ def test_raw_stream_yields_each_frame_when_next_frame_starts(codec: str, first: 
 
 
 def test_decoder_is_flushed_at_end_of_stream() -> None:
-    numbers: list[int] = []
     with TcpServer(lambda _: raw_h264(20, b_frames=2)) as server:
-        source = open_stream(server.url, timeout_seconds=30)
-        with pytest.raises(Disconnected, match="ended"):
-            numbers.extend(number_of(frame) for frame in source if isinstance(frame, Frame))
-    assert numbers == list(range(20))
+        frames, message = read_until_disconnected(open_stream(server.url, timeout_seconds=30))
+    assert "ended" in message
+    assert [number_of(frame) for frame in frames] == list(range(20))
 
 
 def test_raw_stream_may_open_slower_than_time_limit() -> None:
     """Six frames take longer than the time limit; each interval is within the limit."""
-    with TcpServer(lambda _: at_pace(raw_h264(8), 0.5)) as server:
+    with TcpServer(lambda _: paced(raw_h264(8), 1 / 60)) as server:
         source = open_stream(server.url, timeout_seconds=8)
-        frames = [frame for frame in itertools.islice(source, 6) if isinstance(frame, Frame)]
-        source.close()
+        frames = take(source, 6)
     assert [number_of(frame) for frame in frames] == list(range(6))
     assert frames[-1].pts_seconds - frames[0].pts_seconds > 9.5
 
@@ -232,8 +217,7 @@ def test_raw_stream_may_open_slower_than_time_limit() -> None:
 def test_stream_with_clock_keeps_its_timestamps() -> None:
     with TcpServer(lambda _: paced(encode_ts(30), 3)) as server:
         source = open_stream(server.url, timeout_seconds=30)
-        frames = [item for item in itertools.islice(source, 25) if isinstance(item, Frame)]
-        source.close()
+        frames = take(source, 25)
     assert frames[-1].pts_seconds - frames[0].pts_seconds == pytest.approx(24 / 30, abs=0.001)
     assert source.info.frame_rate == 30
 
@@ -265,8 +249,7 @@ def test_frames_received_during_open_keep_their_arrival_times(monkeypatch: pytes
     begin = clock.now_ns
     source = open_stream("tcp://127.0.0.1:9", timeout_seconds=60)
     opened = clock.now_ns
-    frames = [frame for frame in itertools.islice(source, 12) if isinstance(frame, Frame)]
-    source.close()
+    frames = take(source, 12)
     assert [number_of(frame) for frame in frames] == list(range(12))
     arrivals = [(frame.captured_ns - begin) // 400_000_000 for frame in frames]
     early = [step for step in arrivals if step <= (opened - begin) // 400_000_000]
@@ -275,11 +258,10 @@ def test_frames_received_during_open_keep_their_arrival_times(monkeypatch: pytes
 
 
 def test_mjpeg_over_tcp() -> None:
-    with TcpServer(lambda _: at_pace([jpeg(number) for number in range(10)], 40)) as server:
+    with TcpServer(lambda _: paced([jpeg(number) for number in range(10)], 4 / 3)) as server:
         source = open_stream(server.url, timeout_seconds=30)
         assert isinstance(source._packets, JpegPackets)
-        frames = [item for item in itertools.islice(source, 10) if isinstance(item, Frame)]
-        source.close()
+        frames = take(source, 10)
     assert [number_of(frame) for frame in frames] == list(range(10))
     assert frames[-1].pts_seconds - frames[0].pts_seconds > 0.15
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -12,10 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import pytest
 from command import MODEL
-from live_doubles import adds_up
+from live_doubles import adds_up, rises, seconds_in
 from live_server import TcpServer, encode_ts, paced
 from media import write_video
 from typer.testing import CliRunner
@@ -41,12 +39,15 @@ def start_recording(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     return start(*arguments, *outputs)
 
 
-def end(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+def end(process: subprocess.Popen[str], number: int = signal.SIGINT, code: int = 0) -> str:
+    """End a run with a signal, check its exit code, and return its standard error."""
     process.send_signal(number)
     try:
-        return process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=120)[1]
     finally:
         process.kill()
+    assert process.returncode == code, stderr
+    return stderr
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -61,16 +62,6 @@ def lines_in(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-
-def seconds_in(path: Path) -> list[float]:
-    """Return the time of each frame of a file in seconds; the whole file must be decodable."""
-    with av.open(str(path)) as container:
-        return [frame.time for frame in container.decode(video=0) if frame.time is not None]
-
-
-def rises(seconds: list[float]) -> bool:
-    return all(before < after for before, after in itertools.pairwise(seconds))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +98,6 @@ def test_signal_ends_run_with_complete_files(drive: Path, tmp_path: Path, signal
         process.send_signal(number)
         time.sleep(0.002)
     stderr = end(process, signals[0])
-    assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "masks", "out.mp4", "s.json"]
     seconds = seconds_in(tmp_path / "out.mp4")
@@ -166,9 +156,8 @@ def test_blocked_reader_does_not_delay_recording_or_exit(tmp_path: Path, drive: 
     wait_for(
         lambda: len(list(tmp_path.rglob("*.png"))) > 100, process
     )  # more than the lines that fit into the pipe and the queue
-    stderr = end(process)
+    stderr = end(process, code=1)
     os.close(read_end)
-    assert process.returncode == 1, stderr
     assert "standard output: not complete in time" in stderr
     report = json.loads(stats.read_text())
     assert report["sinks"]["standard output"]["dropped"] > 0
@@ -210,7 +199,6 @@ def test_run_continues_after_disconnects_clock_change_and_new_size(tmp_path: Pat
         wait_for(lambda: b"***@" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), process)
         wait_for((tmp_path / "out-3.partial.mp4").exists, process)
         stderr = end(process)
-    assert process.returncode == 0, stderr
     assert "s3cret" not in stderr + stats.read_text() + lines.read_text()
     assert f"tcp://127.0.0.1:{server.port}: frames again after" in stderr
     assert "frames are now 128x96" in stderr
@@ -252,7 +240,6 @@ def test_run_continues_after_stall_damage_clock_wrap_and_pixel_format_change(tmp
         count = len(lines_in(lines))
         wait_for(lambda: len(lines_in(lines)) > count + 20, process)
         stderr = end(process)
-    assert process.returncode == 0, stderr
     assert "no data arrived in time" in stderr
     assert "yuv444p, were 96x64 yuv420p" in stderr
     report = json.loads((tmp_path / "s.json").read_text())
@@ -284,7 +271,6 @@ def test_reconnects_after_gstreamer_process_is_killed(tmp_path: Path) -> None:
     count = len(lines_in(lines))
     wait_for(lambda: len(lines_in(lines)) > count + 30, process)
     stderr = end(process)
-    assert process.returncode == 0, stderr
     assert "frames again after" in stderr
     report = json.loads((tmp_path / "s.json").read_text())
     assert report["disconnects"]["count"] == 1
@@ -298,8 +284,7 @@ def test_two_cameras_are_recorded_when_one_fails(drive: Path, tmp_path: Path) ->
         process = start_recording(tmp_path, "--url", server.url, "--url", drive, "--realtime", "--loop")
         one, two = tmp_path / "out-url1.partial.mp4", tmp_path / "out-url2.partial.mp4"
         wait_for(lambda: one.exists() and two.exists() and server.connections > 2, process)
-        stderr = end(process)
-    assert process.returncode == 0, stderr
+        end(process)
     report = json.loads((tmp_path / "s.json").read_text())
     assert [item["camera"] for item in report["items"]] == ["url1", "url2"]
     for item, name in zip(report["items"], ("out-url1.mp4", "out-url2.mp4"), strict=True):

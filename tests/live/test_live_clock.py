@@ -8,11 +8,9 @@ from fractions import Fraction
 import pytest
 from live_server import RtspServer, TcpServer, encode_rtp, encode_ts, paced
 from media import number_of
-from test_live_sources import TIMEOUT, OpenRtsp, reconnecting, rising, take
+from test_live_sources import OpenRtsp, reconnecting, rising, take
 
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
-from rtseg.io.inputs.network import open_stream
-from rtseg.live.reconnect import ReconnectingSource
 
 
 def test_pts_rise_after_stream_clock_is_set_back() -> None:
@@ -20,7 +18,6 @@ def test_pts_rise_after_stream_clock_is_set_back() -> None:
     with TcpServer(lambda _: paced(chunks, 2)) as server:
         source = reconnecting(server, [])
         frames = take(source, 40)
-        source.close()
     assert [number_of(frame) for frame in frames] == list(range(40))
     assert rising(frames)
     assert frames[0].pts == 0
@@ -40,9 +37,8 @@ def test_rtsp_clock_set_back_is_reported_with_size(size: float) -> None:
 
     chunks = encode_rtp(40, stamp_of=stamp_of)
     with RtspServer(lambda _: paced(chunks, 2)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        source = reconnecting(server, [])
         frames = take(source, 40)
-        source.close()
     assert rising(frames)
     assert frames[-1].pts_seconds < 10
     assert [warning.partition("once (")[2].partition(")")[0] for warning in source.warnings] == [f"{size:+.1f} s"]
@@ -138,11 +134,9 @@ def test_missing_timestamps_are_not_clock_jumps() -> None:
 def test_rtsp_stream_without_clock_jump_has_no_warning() -> None:
     chunks = encode_rtp(40, size=(320, 192))
     with OpenRtsp(lambda _: paced(chunks)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT))
+        source = reconnecting(server, [])
         frames = take(source, 30)
-        warnings = source.warnings
-        source.close()
-    assert warnings == ()
+    assert source.warnings == ()
     assert rising(frames)
     steps = [after.pts_seconds - before.pts_seconds for before, after in itertools.pairwise(frames)]
     assert steps[2:] == pytest.approx([1 / 30] * 27, abs=0.001)

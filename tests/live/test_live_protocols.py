@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import TcpServer, encode_ts, paced
+from live_server import TcpServer, encode_ts, free_port, paced
 from media import number_of, rgb_at
 from rtmp_server import RtmpServer, encode_flv
+from test_live_sources import rising, take
 from test_push import rendered
 
 from rtseg.core.errors import Disconnected, SourceError
-from rtseg.core.frame import Frame
 from rtseg.io.inputs.network import open_stream
 from rtseg.live.inputs import find_inputs
 from rtseg.live.reconnect import ReconnectingSource
@@ -34,9 +34,8 @@ def opened(url: str) -> ReconnectingSource:
 
 
 def numbers(source: ReconnectingSource, count: int) -> list[int]:
-    frames = [frame for frame in itertools.islice(source, count) if isinstance(frame, Frame)]
-    source.close()
-    assert all(before.pts < after.pts for before, after in itertools.pairwise(frames))
+    frames = take(source, count)
+    assert rising(frames)
     return [number_of(frame) for frame in frames]
 
 
@@ -103,9 +102,7 @@ def test_timeout_applies_to_gstreamer_sources(entry: dict[str, list[str]]) -> No
 
 @pytest.mark.system("gst-launch-1.0")
 def test_srt_through_gstreamer() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port(socket.SOCK_DGRAM)
     sink, stop = PushSink(f"srt://127.0.0.1:{port}?mode=listener"), threading.Event()
 
     def send() -> None:
@@ -117,8 +114,7 @@ def test_srt_through_gstreamer() -> None:
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     source = opened(f"srt://127.0.0.1:{port}")
-    frames = list(itertools.islice(source, 5))
-    source.close()
+    frames = take(source, 5)
     stop.set()
     sender.join(60)
     sink.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.container import InputContainer
-from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts, paced
+from live_server import RtspServer, TcpServer, UdpSender, encode_rtp, encode_ts, free_port, paced
 from media import number_of, write_video
 
 from rtseg.core.errors import Disconnected, OptionError, SourceError
@@ -30,19 +29,23 @@ from rtseg.live.reconnect import ReconnectingSource
 TIMEOUT = 6.0
 
 
-def take(source: object, count: int) -> list[Frame]:
-    frames = [item for item in itertools.islice(iter(source), count) if isinstance(item, Frame)]  # type: ignore[call-overload]
+def take(source: Source, count: int) -> list[Frame]:
+    """Return the first frames of a source, and close it."""
+    frames = [item for item in itertools.islice(source, count) if isinstance(item, Frame)]
+    source.close()
     assert len(frames) == count
     return frames
 
 
-def read_until_disconnected(source: Iterable[object]) -> tuple[list[Frame], str]:
-    """Return all frames of a source and the message of its disconnect."""
+def read_until_disconnected(source: Source) -> tuple[list[Frame], str]:
+    """Return all frames of a source and the message of its disconnect, and close it."""
     frames: list[Frame] = []
     try:
         frames.extend(item for item in source if isinstance(item, Frame))
     except Disconnected as error:
         return frames, str(error)
+    finally:
+        source.close()
     pytest.fail("a live source must end with Disconnected")
 
 
@@ -50,9 +53,7 @@ def read_stream(chunks: list[bytes]) -> tuple[list[Frame], str, Source]:
     """Return all frames of a TCP stream, the message of its disconnect, and the closed source."""
     with TcpServer(lambda _: paced(chunks, 4)) as server:
         source = open_stream(server.url, timeout_seconds=TIMEOUT)
-        frames, message = read_until_disconnected(source)
-        source.close()
-    return frames, message, source
+        return *read_until_disconnected(source), source
 
 
 def rising(frames: list[Frame]) -> bool:
@@ -63,6 +64,18 @@ def reconnecting(server: TcpServer, log: list[str], **options: float) -> Reconne
     return ReconnectingSource(
         "door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append, **options
     )  # type: ignore[arg-type]
+
+
+def take_during_restart(source: ReconnectingSource, server: TcpServer, stopped_seconds: float) -> list[Frame]:
+    """Return 50 frames of a source, and close it; the server stops for a while after 20 frames."""
+    frames = []
+    for frame in itertools.islice(source, 50):
+        frames.append(frame)
+        if len(frames) == 20:
+            server.stop()
+            threading.Timer(stopped_seconds, server.start).start()
+    source.close()
+    return frames
 
 
 # Connections
@@ -83,9 +96,7 @@ def test_tcp_stream_yields_all_frames_with_timestamps() -> None:
 def test_udp_stream_yields_frames_and_ends_after_silence() -> None:
     chunks = encode_ts(60)
     with UdpSender(paced(chunks * 2, 2)) as sender:
-        source = open_stream(sender.url, timeout_seconds=TIMEOUT)
-        frames, message = read_until_disconnected(source)
-        source.close()
+        frames, message = read_until_disconnected(open_stream(sender.url, timeout_seconds=TIMEOUT))
     numbers = [number_of(frame) for frame in frames]
     assert len(numbers) >= 20
     assert numbers[0] % 10 == 0, "frames before the first key frame are skipped"
@@ -97,16 +108,8 @@ def test_reconnects_after_rtsp_server_restart() -> None:
     chunks = encode_rtp(40, size=(320, 192))
     log: list[str] = []
     with RtspServer(lambda _: paced(chunks, 2)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
-        frames: list[Frame] = []
-        for frame in source:
-            frames.append(frame)
-            if len(frames) == 20:
-                server.stop()
-                threading.Timer(0.3, server.start).start()
-            if len(frames) == 50:
-                break
-        source.close()
+        source = reconnecting(server, log)
+        frames = take_during_restart(source, server, 0.3)
         wrong = server.url.replace("s3cret", "guess")
         with pytest.raises(Disconnected, match=rf"can't open rtsp://127.0.0.1:{server.port}/cam: .*401") as caught:
             open_stream(wrong, timeout_seconds=TIMEOUT)
@@ -124,9 +127,7 @@ def test_undecodable_stream_is_reported_with_reason(monkeypatch: pytest.MonkeyPa
         bad = encode_rtp(good) + [chunk[:17] + b"\x88\x04\0" + chunk[20:] for chunk in bad[1:]]
     log: list[str] = []
     with RtspServer(lambda number: paced(encode_rtp(10) if number else bad, 4)) as server:
-        source = ReconnectingSource("door", lambda: open_stream(server.url, timeout_seconds=TIMEOUT), log=log.append)
-        frames = list(itertools.islice(source, good + 10))
-        source.close()
+        frames = take(reconnecting(server, log), good + 10)
     assert [number_of(frame) for frame in frames] == [*range(good), *range(10)]
     (line,) = [line for line in log if "decoded" in line]
     assert "frames arrive, but none of the last" in line
@@ -177,9 +178,7 @@ def test_close_from_another_thread_ends_iteration() -> None:
 
 
 def test_refused_connection_error_contains_no_password() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for url in (f"http://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret", f"rtsp://me:s3cret@127.0.0.1:{port}/cam?pw=s3cret"):
         with pytest.raises(Disconnected, match=rf"127.0.0.1:{port}/cam: .*refused") as caught:
             open_stream(url, timeout_seconds=TIMEOUT)
@@ -237,15 +236,7 @@ def test_reconnects_after_server_restart() -> None:
     log: list[str] = []
     with TcpServer(lambda _: paced(chunks, 2)) as server:
         source = reconnecting(server, log)
-        frames: list[Frame] = []
-        for frame in source:
-            frames.append(frame)
-            if len(frames) == 20:
-                server.stop()
-                threading.Timer(0.7, server.start).start()
-            if len(frames) == 50:
-                break
-        source.close()
+        frames = take_during_restart(source, server, 0.7)
     assert rising(frames)
     assert [frame.index for frame in frames] == list(range(50))
     assert all(frame.time_base == TIME_BASE for frame in frames)
@@ -275,7 +266,6 @@ def test_stall_causes_disconnect_and_reconnect() -> None:
     urls = iter([server.url, *[server_two.url] * 20])
     source = ReconnectingSource("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
     frames = take(source, 30)
-    source.close()
     never.set()
     server.stop()
     server_two.stop()
@@ -348,11 +338,8 @@ def disconnects_of(steps: Iterable[float]) -> tuple[int, float, list[str]]:
     log: list[str] = []
     seconds = list(itertools.accumulate(steps, initial=100.0))
     source = ReconnectingSource("door", lambda: TimedSource(seconds), longest_pause_seconds=0, log=log.append)
-    frames = take(source, len(seconds))
-    result = source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
-    source.close()
-    assert len(frames) == len(seconds)
-    return result
+    take(source, len(seconds))
+    return source.disconnects.count, source.disconnects.seconds, [line for line in log if "again" in line]
 
 
 @pytest.mark.parametrize("step", [0.03, 0.9, 1.5, 4.0, 60.0])
@@ -409,7 +396,6 @@ def test_looped_file_has_rising_pts(tmp_path: Path) -> None:
     video = write_video(tmp_path / "drive.mp4", frames=10, rate=50)
     source = FilePlayback(lambda: open_source(video), loop=True)
     frames = take(source, 35)
-    source.close()
     assert [number_of(frame) for frame in frames] == [index % 10 for index in range(35)]
     steps = {after.pts - before.pts for before, after in itertools.pairwise(frames)}
     assert steps == {1800}
@@ -419,9 +405,7 @@ def test_looped_file_has_rising_pts(tmp_path: Path) -> None:
 def test_open_source_accepts_urls_and_cameras() -> None:
     chunks = encode_ts(12)
     with TcpServer(lambda _: paced(chunks, 4)) as server:
-        source = open_source(server.url)
-        frames, _ = read_until_disconnected(source)
-        source.close()
+        frames, _ = read_until_disconnected(open_source(server.url))
     assert [number_of(frame) for frame in frames] == list(range(12))
     with pytest.raises(Disconnected, match="/dev/video77"):
         open_source("/dev/video77")
@@ -452,11 +436,6 @@ class OpenRtsp(RtspServer):
 def test_rtsp_decoded_by_gstreamer() -> None:
     chunks = encode_rtp(90, size=(320, 192))
     with OpenRtsp(lambda _: paced(chunks)) as server:
-        found = find_inputs(urls=[server.url], decoder="gstreamer")[0]
-        source = found.connect()
-        try:
-            frames = take(source, 5)
-        finally:
-            source.close()
+        frames = take(find_inputs(urls=[server.url], decoder="gstreamer")[0].connect(), 5)
     assert len({number_of(frame) for frame in frames}) == 5
     assert rising(frames)

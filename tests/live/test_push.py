@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from live_server import free_port
 from media import numbered_image, rgb_at
 
 from rtseg.core.errors import OptionError, SourceError
@@ -35,12 +36,6 @@ def children() -> list[Path]:
         number for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
     ]
     return [Path(f"/proc/{number}/cmdline") for number in numbers if Path(f"/proc/{number}").exists()]
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(type=kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def rendered(number: int, width: int = 160, height: int = 96, pixel_format: str = "yuv420p") -> ProcessedFrame:
