@@ -51,14 +51,11 @@ def to_ticks(packet: av.Packet, seconds: float) -> int:
     return round(seconds / packet.time_base)
 
 
-def shift_timestamps(
-    seconds: float, video: range = range(0), audio: range = range(0)
-) -> Callable[[av.Packet, int], None]:
-    """Return a function for `remux` that adds seconds to the timestamps of the packets with these numbers."""
+def shift_timestamps(seconds: float) -> Callable[[av.Packet, int], None]:
+    """Return a function for `remux` that adds seconds to all timestamps."""
 
-    def change(packet: av.Packet, number: int) -> None:
-        if number in (video if packet.stream.type == "video" else audio):
-            packet.pts, packet.dts = packet.pts + to_ticks(packet, seconds), packet.dts + to_ticks(packet, seconds)
+    def change(packet: av.Packet, _: int) -> None:
+        packet.pts, packet.dts = packet.pts + to_ticks(packet, seconds), packet.dts + to_ticks(packet, seconds)
 
     return change
 
