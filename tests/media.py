@@ -290,6 +290,12 @@ def read(path: str | Path, **options: Any) -> list[Frame]:
         source.close()
 
 
+def audio_packets(path: str | Path) -> list[bytes]:
+    """Return the packets of the first audio stream of a file."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
 def numbered_frame(number: int, size: tuple[int, int] = (96, 64), pix_fmt: str = "yuv420p", **color: Any) -> Frame:
     """Return a numbered frame that was not read from a file."""
     decoded = to_pix_fmt(numbered_image(number, *size), pix_fmt, 5, False)
@@ -329,9 +335,13 @@ def fill(sink: FileSink, count: int = 10, size: tuple[int, int] = (96, 64), pix_
         sink.write(item(numbered_frame(number, size, pix_fmt)))
 
 
-def run_script(code: str, *arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
-    """Run code in another process, in which `fill`, `info`, `video_sink`, `SinkError` and `sys` are imported."""
+def run_script(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run code in another process, in which `fill`, `info`, `video_sink`, `SinkError` and `sys` are imported.
+
+    `options` are those of `subprocess.run`.
+    """
     imports = "import sys\nfrom media import fill, info, video_sink\nfrom rtseg.core.errors import SinkError\n"
     command = [sys.executable, "-c", imports + code, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (_TESTS.parent, _TESTS, _TESTS / "io")))}
-    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=150, check=False)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run(command, env=environment, timeout=150, check=False, **options)

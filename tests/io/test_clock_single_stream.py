@@ -37,11 +37,6 @@ def _video_and_audio(ticks_per_second: int = 90_000) -> list[Any]:
     ]
 
 
-def _interleaved(*packets: Any) -> list[Any]:
-    """Sort (decode time, packet) pairs by time; return the packets."""
-    return [packet for _, packet in sorted(packets, key=lambda pair: pair[0])]
-
-
 def test_hidden_packets_do_not_affect_the_clock() -> None:
     """Two edits of one track: FFmpeg seeks to the key frame before the second one and marks the packets before it as discarded."""
     packets = [fake_packet(0, n * 3600, 3600) for n in range(25)]
@@ -59,7 +54,8 @@ def test_hidden_packets_do_not_affect_the_clock() -> None:
 def test_backward_step_of_video_only_keeps_sync() -> None:
     video = [(n * 0.04, fake_packet(0, n * 3600 - (27_000 if n >= 40 else 0), 3600)) for n in range(100)]
     audio = [(n * 0.024, fake_packet(1, n * 2160, 2160)) for n in range(170)]
-    clock, times = _map_packets(_video_and_audio(), _interleaved(*video, *audio))
+    packets = [packet for _, packet in sorted([*video, *audio], key=lambda pair: pair[0])]
+    clock, times = _map_packets(_video_and_audio(), packets)
     assert clock.jumps == []
     assert times[1] == pytest.approx([n * 0.024 for n in range(170)])
     assert times[0][50:] == pytest.approx([n * 0.04 - 0.3 for n in range(50, 100)])

@@ -54,6 +54,10 @@ def read_video(file: Path) -> list[tuple[float, np.ndarray]]:
         return [(float(f.pts * f.time_base), f.to_ndarray(format="gray")) for f in container.decode(video=0)]
 
 
+def read_masks(path: Path) -> list[np.ndarray]:
+    return [mask for _, mask in read_video(path)] if path.suffix == ".mkv" else list(read_folder(path).values())
+
+
 def filled_sink(path: Path, frames: int = 1, size: tuple[int, int] = (8, 8), **options: Any) -> Sink:
     """Return an open sink with the first frames of `class_maps`, one every 512 ticks."""
     sink = open_mask_sink(str(path), info_of(size), **options)
@@ -106,7 +110,7 @@ def test_only_sets_other_classes_to_no_class(tmp_path: Path, name: str) -> None:
     filled_sink(tmp_path / name, size=(96, 64), only=(3, 8)).close()
     full = resize_classes(class_maps(1)[0], 96, 64)
     expected = np.where(np.isin(full, (3, 8)), full, 255)
-    mask = read_video(tmp_path / name)[0][1] if name.endswith("mkv") else read_folder(tmp_path / name)["000000.png"]
+    (mask,) = read_masks(tmp_path / name)
     assert (mask == expected).all()
     assert (mask == 255).any()
 
@@ -125,36 +129,27 @@ def test_suffix_selects_the_sink(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_interrupted_run_keeps_masks_under_the_partial_name(tmp_path: Path, name: str) -> None:
     filled_sink(tmp_path / name, 3, (96, 64)).abort()
-    if name.endswith("mkv"):
-        assert [path.name for path in tmp_path.iterdir()] == ["masks.partial.mkv"]
-        masks = [mask for _, mask in read_video(tmp_path / "masks.partial.mkv")]
-    else:
-        assert [path.name for path in tmp_path.iterdir()] == ["masks.partial"]
-        masks = list(read_folder(tmp_path / "masks.partial").values())
-    assert all(
-        (mask == resize_classes(classes, 96, 64)).all() for mask, classes in zip(masks, class_maps(3), strict=True)
-    )
+    (partial,) = tmp_path.iterdir()
+    assert partial.name == name.replace("masks", "masks.partial")
+    for mask, classes in zip(read_masks(partial), class_maps(3), strict=True):
+        assert (mask == resize_classes(classes, 96, 64)).all()
 
 
 @pytest.mark.parametrize("name", ["masks", "masks.mkv"])
 def test_earlier_result_is_replaced_only_by_a_complete_one(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
-
-    def result() -> int:
-        return len(read_video(target)) if name.endswith("mkv") else len(read_folder(target))
-
     filled_sink(target, 4).close()
-    assert result() == 4
+    assert len(read_masks(target)) == 4
     filled_sink(target, 2).abort()
-    assert result() == 4, "an interrupted run replaced the earlier result"
+    assert len(read_masks(target)) == 4, "an interrupted run replaced the earlier result"
     filled_sink(target, 3).close()
-    assert result() == 3
+    assert len(read_masks(target)) == 3
     # An existing partial file may belong to the user and stays. A folder with a masks.json is replaced.
     partial = ["masks.partial.mkv"] if name.endswith("mkv") else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *partial])
     with pytest.raises(SinkError, match="exists; leave out --no-overwrite"):
         filled_sink(target, overwrite=False)
-    assert result() == 3
+    assert len(read_masks(target)) == 3
 
 
 def test_longest_folder_names_are_written_and_replaced(tmp_path: Path) -> None:

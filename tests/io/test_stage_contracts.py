@@ -74,15 +74,20 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, decoder: str) -> None
 
 
 @sources
-def test_close_from_another_thread_ends_iteration(tmp_path: Path, decoder: str) -> None:
+@pytest.mark.parametrize("during_read", [True, False])
+def test_close_from_another_thread_ends_iteration(tmp_path: Path, decoder: str, during_read: bool) -> None:
     source = open_source(write_video(tmp_path / "video.mp4", frames=200), InputOptions(decoder=decoder))
     frames = iter(source)
     next(frames)
     closer = threading.Thread(target=source.close)
     closer.start()
+    if not during_read:
+        closer.join(60)
+        assert not closer.is_alive()
     assert sum(1 for _ in frames) < 200
     closer.join(60)
     assert not closer.is_alive()
+    source.close()
 
 
 # Sinks

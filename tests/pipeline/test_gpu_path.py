@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 import nvidia_doubles as doubles
 from building import build
-from command import rtseg
+from command import MODEL, rtseg
 from gpu_machine import SMALL, GpuMachine, make_video, path_note
 from media import Audio, read, write_video
 from onnx_models import contract_model
@@ -260,8 +260,7 @@ def test_gpu_benchmark_measures_every_path(orin: GpuMachine, monkeypatch: pytest
 
 def test_statistics_contain_the_path_without_a_gpu(tmp_path: Path) -> None:
     video, stats = write_video(tmp_path / "drive.mp4", frames=3), tmp_path / "stats.json"
-    model = Path(__file__).parents[1] / "data" / "nearest-color.onnx"
-    assert rtseg("video", video, "-o", tmp_path / "out.mp4", "--model", model, "--stats", stats).returncode == 0
+    assert rtseg("video", video, "-o", tmp_path / "out.mp4", "--model", MODEL, "--stats", stats).returncode == 0
     report = json.loads(stats.read_text())
     assert report["path"] == "cpu"
     assert not any(note.startswith("path: ") for note in report["notes"])

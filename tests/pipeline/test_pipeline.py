@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,8 +101,7 @@ def test_sink_error_stops_the_threads() -> None:
 
 
 INTERRUPTED_RUN = """
-import signal, sys, time
-sys.path.insert(0, sys.argv[1])
+import signal, time
 from pipeline_doubles import CollectingSink, NoiseSource, processor
 from rtseg.core import interrupts
 from rtseg.core.palette import CAMVID_CLASSES
@@ -113,9 +111,9 @@ from rtseg.pipeline.pipeline import run
 class InterruptedSink(CollectingSink):
     def write(self, item):
         if item.frame.index == 3:
-            for _ in range(int(sys.argv[2])):
+            for _ in range(int(sys.argv[1])):
                 signal.raise_signal(signal.SIGINT)
-            time.sleep(float(sys.argv[3]))
+            time.sleep(float(sys.argv[2]))
         super().write(item)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -131,7 +129,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(("signals", "blocked_seconds", "written"), [(1, 0, 4), (2, 0, 3), (1, 100, 3)])
 def test_interrupt_takes_effect_after_the_frame_is_written(signals: int, blocked_seconds: int, written: int) -> None:
     """An encoded packet is not lost between encoder and file; a blocked output is not waited for, or until a second Ctrl-C."""
-    result = run_script(INTERRUPTED_RUN, Path(__file__).parents[1], signals, blocked_seconds)
+    result = run_script(INTERRUPTED_RUN, signals, blocked_seconds)
     assert result.stdout.decode().split() == [str(written), "True"], result.stderr
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from command import ENABLE_SIGINT, MODEL, assert_one_error_line, interpreter_command, rtseg
-from media import Audio, read, write_video
+from media import Audio, audio_packets, read, write_video
 
 from rtseg.cli.progress import ProgressDisplay
 from rtseg.core.errors import OptionError, SinkError, SourceError
@@ -67,11 +67,6 @@ def run_batch(segmenter: Segmenter, tasks: list[Task], **options: Any) -> dict[s
 def read_masks(folder: Path) -> list[bytes]:
     files = sorted(folder.glob("*.png"))  # not imread: OpenCV crashes on names that are not UTF-8
     return [cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED).tobytes() for file in files]
-
-
-def audio_packets(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
 def test_parallel_jobs_do_not_change_results(segmenter: Segmenter, videos: Path, tmp_path: Path) -> None:

@@ -65,10 +65,6 @@ def test_verified_output_is_skipped(segmenter: Segmenter, task: Task) -> None:
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def _replace_video(path: str) -> None:
-    write_video(path, frames=9)
-
-
 def _touch(path: str) -> None:
     os.utime(path, (1_000_000_000, 1_000_000_000))
 
@@ -80,7 +76,7 @@ def _truncate(path: str) -> None:
 @pytest.mark.parametrize(
     ("side", "change", "expected"),
     [
-        ("source", _replace_video, "the input is not the same file"),
+        ("source", lambda path: write_video(path, frames=9), "the input is not the same file"),
         ("source", _touch, "the input is not the same file"),
         ("output", _truncate, "{output} changed after it was verified"),
         ("output", _touch, "{output} changed after it was verified"),
@@ -174,12 +170,10 @@ def test_changed_model_file_is_processed_again(task: Task, tmp_path: Path) -> No
     data = model.read_bytes()
     # An unknown field at the end of a protobuf message changes the file but not the model.
     model.write_bytes(data + b"\xfa\x3f\x00")
-    with Segmenter(model) as segmenter:
-        assert reason(run_resumed(segmenter, task)) == OTHER_SETTINGS
-    with Segmenter(model, size=(96, 64)) as segmenter:
-        assert reason(run_resumed(segmenter, task)) == OTHER_SETTINGS
-    with Segmenter(model, size=(96, 64), fit="stretch") as segmenter:
-        assert reason(run_resumed(segmenter, task)) == OTHER_SETTINGS
+    changes: list[dict[str, Any]] = [{}, {"size": (96, 64)}, {"size": (96, 64), "fit": "stretch"}]
+    for options in changes:
+        with Segmenter(model, **options) as segmenter:
+            assert reason(run_resumed(segmenter, task)) == OTHER_SETTINGS
 
 
 def test_missing_masks_are_processed_again(segmenter: Segmenter, task: Task, tmp_path: Path) -> None:

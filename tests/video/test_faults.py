@@ -8,7 +8,6 @@ import os
 import pkgutil
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +165,6 @@ def test_wrong_output_of_a_backend_is_an_error(
 
 
 FAILING_BACKEND = """
-import sys
 from rtseg.inference.openvino import OpenVinoBackend
 from rtseg.core.errors import BackendError
 infer, calls = OpenVinoBackend.infer, iter(range(10**9))
@@ -175,15 +173,12 @@ def fail(self, images):
         raise BackendError("the device is disconnected")
     return infer(self, images)
 OpenVinoBackend.infer = fail
-from rtseg.cli.app import main
-main()
 """
 
 
 def test_backend_error_is_one_line(video: Path) -> None:
     out = video.with_name("out.mp4")
-    command = [sys.executable, "-c", FAILING_BACKEND, "video", str(video), "-o", str(out), "--model", str(MODEL)]
-    result = subprocess.run([*command, "--stats", "-"], capture_output=True, text=True, timeout=150, check=False)
+    result = rtseg("video", video, "-o", out, "--model", MODEL, "--stats", "-", setup=FAILING_BACKEND)
     assert result.returncode == 1
     assert "rtseg: the device is disconnected\n" in result.stderr
     assert f"the unfinished output is kept as {out.with_name('out.partial.mp4')}" in result.stderr
