@@ -1,7 +1,8 @@
-"""Fixtures for the tests of models."""
+"""Fixtures for the tests of models, and the tests that need the packages of `rtseg build`."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ import pytest
 
 if TYPE_CHECKING:
     from foreign_networks import ForeignNetwork
+
+if not (find_spec("onnx") and find_spec("onnxruntime")):
+    collect_ignore_glob = ["test_build*", "test_*_weights.py", "test_onnx_*", "test_quantize*", "test_verification.py"]
 
 
 @pytest.fixture

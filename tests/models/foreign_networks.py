@@ -6,22 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from building import build
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import random_images
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-from building import build  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from onnx_models import random_images  # noqa: E402
-
-from rtseg.core.errors import RtsegError  # noqa: E402
-from rtseg.models.export.build import BuildResult  # noqa: E402
-from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
-from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
+from rtseg.core.errors import RtsegError
+from rtseg.models.export.build import BuildResult
+from rtseg.models.export.onnx_file import read_onnx
+from rtseg.models.export.source_model import onnx_class_map_function
+from rtseg.nn.preprocessing import Preprocessing
 
 WIDTH, HEIGHT = 64, 48
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from building import PLAIN, build, quick
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import contract_model, foreign_model
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from building import PLAIN, build, quick  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from onnx_models import contract_model, foreign_model  # noqa: E402
-
-from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError  # noqa: E402
-from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
+from rtseg.core.errors import BackendError, ModelError, OptionError, RtsegError
+from rtseg.models.export.onnx_file import read_onnx
+from rtseg.nn.preprocessing import Preprocessing
 
 
 def _weights_outside(path: Path, location: str = "../secret.bin") -> None:
@@ -31,10 +28,6 @@ def _weights_outside(path: Path, location: str = "../secret.bin") -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     path.write_bytes(loaded.SerializeToString())
-
-
-def _weights_missing(path: Path) -> None:
-    _weights_outside(path, "weights.bin")
 
 
 def _nan(path: Path) -> None:
@@ -67,7 +60,7 @@ def _description(path: Path) -> None:
         (lambda path: (contract_model(path), path.write_bytes(path.read_bytes()[:400])), "damaged or not|not a valid"),
         (_nan, "the weights 'first' contain NaN"),
         (_weights_outside, "point outside its folder, to '../secret.bin'; refused"),
-        (_weights_missing, "its weights file 'weights.bin' is missing"),
+        (lambda path: _weights_outside(path, "weights.bin"), "its weights file 'weights.bin' is missing"),
         (_unknown_operator, "operator Foo \\(node 'my_foo'\\)"),
         (_own_operator, "operator my.own.Mine \\(node 'm'\\)"),
         (_description, "description can't be read"),

@@ -8,19 +8,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
+import onnx
+import openvino
 import pytest
+from class_maps import onnx_class_maps
+from command import rtseg
+from media import write_video
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-import openvino  # noqa: E402
-from class_maps import onnx_class_maps  # noqa: E402
-from command import rtseg  # noqa: E402
-from media import write_video  # noqa: E402
-from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
-
-import rtseg as package  # noqa: E402
+import rtseg as package
 
 pytestmark = [
     pytest.mark.timeout(300),

@@ -6,20 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from class_maps import onnx_class_maps
+from foreign_networks import HEIGHT, WIDTH, ForeignNetwork, assert_foreground
+from onnx import helper, numpy_helper
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
-
-from class_maps import onnx_class_maps  # noqa: E402
-from foreign_networks import HEIGHT, WIDTH, ForeignNetwork, assert_foreground  # noqa: E402
-from onnx import helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
-
-from rtseg.core.errors import ModelError  # noqa: E402
-from rtseg.inference.argmax import class_maps  # noqa: E402
-from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
+from rtseg.core.errors import ModelError
+from rtseg.inference.argmax import class_maps
+from rtseg.inference.openvino import OpenVinoBackend
 
 
 def create_session(model: Any) -> Any:

@@ -29,8 +29,6 @@ from rtseg.synthetic import SyntheticDrive  # noqa: E402
 pytestmark = pytest.mark.torch
 
 BUNDLED = "small"
-SIZES = [(360, 480), (288, 512), (135, 187)]
-Array = npt.NDArray[Any]
 
 
 def make_description(model: UNet, **changes: Any) -> ModelInfo:
@@ -47,11 +45,6 @@ def synthetic_frame(height: int, width: int) -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def bundled() -> tuple[UNet, ModelInfo]:
     return load_weights(ASSETS / f"camvid-{BUNDLED}.safetensors")
-
-
-@pytest.fixture(scope="module")
-def network(bundled: tuple[UNet, ModelInfo]) -> UNet:
-    return bundled[0]
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +72,11 @@ def test_export_follows_contract(onnx_file: Path, bundled: tuple[UNet, ModelInfo
     assert not any("aux" in tensor.name for tensor in proto.graph.initializer)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(360, 480), (288, 512), (135, 187)])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_export_agrees_with_network(runtime: str, onnx_file: Path, network: UNet, size: tuple[int, int]) -> None:
+def test_export_agrees_with_network(
+    runtime: str, onnx_file: Path, bundled: tuple[UNet, ModelInfo], size: tuple[int, int]
+) -> None:
     pytest.importorskip(runtime)
     image = np.concatenate([synthetic_frame(*size), synthetic_frame(*size)[:, :, ::-1]])  # N is free too
     if runtime == "openvino":
@@ -91,7 +86,7 @@ def test_export_agrees_with_network(runtime: str, onnx_file: Path, network: UNet
     else:
         classes = onnx_class_maps(onnx_file, image)
     with torch.inference_mode():
-        expected = ImageToScores(network).classes(torch.from_numpy(image)).numpy()
+        expected = ImageToScores(bundled[0]).classes(torch.from_numpy(image)).numpy()
     assert classes.shape == (2, *size)
     assert len(np.unique(expected)) >= 5
     assert (classes == expected).mean() > 0.999  # FP16 against FP32

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
+from class_maps import onnx_class_maps
+from foreign_networks import HEIGHT, WIDTH, build_network
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from class_maps import onnx_class_maps  # noqa: E402
-from foreign_networks import HEIGHT, WIDTH, build_network  # noqa: E402
-from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
-
-from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.core.errors import ModelError
 
 
 def _write_external_weights(folder: Path) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from building import build
+from class_maps import onnx_class_maps
+from onnx import TensorProto, helper, numpy_helper
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from building import build  # noqa: E402
-from class_maps import onnx_class_maps  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
+from rtseg.nn.preprocessing import Preprocessing
 
 WIDTH, HEIGHT = 48, 32
 PLAIN = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def _branch(name: str, nodes: list, output: str, weights: tuple = ()) -> onnx.GraphProto:
-    result = onnx.ValueInfoProto(name=output)
-    result.type.tensor_type.elem_type = TensorProto.FLOAT
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
     return helper.make_graph(nodes, name, [], [result], list(weights))
 
 
@@ -51,8 +49,7 @@ def _write_squeeze_network(path: Path, *, axis: int, nested: bool = False, versi
         numpy_helper.from_array(np.array([0.2], np.float32), "b"),
     ]
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w_"])
-    result = onnx.ValueInfoProto(name="y")
-    result.type.tensor_type.elem_type = TensorProto.FLOAT
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "net", [image], [result], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8), path)
     return path
@@ -62,13 +59,10 @@ def _image(batch: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8)
 
 
-def _normalize(image: np.ndarray) -> np.ndarray:
-    return (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
-
-
-def _run(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {name: values})[0]
+def _run(path: Path, images: np.ndarray) -> np.ndarray:
+    """Return the output of ONNX Runtime for images, uint8 `[N, H, W, 3]`."""
+    x = (images / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["one", "nested"])
@@ -81,7 +75,7 @@ def test_replaces_if_by_branch_of_fixed_size(version: int, axis: int, batch: int
         path, out=tmp_path / "to", target="onnx", precision="fp32", size=size, batch=batch, preprocessing=PLAIN, log=lines.append
     )  # fmt: skip
     assert any("probabilities, foreground above 0.5" in line for line in lines)
-    original = _run(path, "x", _normalize(_image(batch)))
+    original = _run(path, _image(batch))
     assert original.shape == ((1, HEIGHT, WIDTH) if axis else (2, 1, HEIGHT, WIDTH))
     expected = original.reshape(batch, HEIGHT, WIDTH) > 0.5
     assert 0.1 < expected.mean() < 0.9
@@ -109,10 +103,10 @@ def test_keeps_if_that_depends_on_image(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, path)
-    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), output_kind="probabilities")
+    preprocessing = dataclasses.replace(PLAIN, output_kind="probabilities")
     built = build(
         path, out=tmp_path / "to", target="onnx", precision="fp32", size=(WIDTH, HEIGHT), preprocessing=preprocessing
     )
     for image in (_image(1) // 2, 128 + _image(1) // 2):
-        expected = _run(path, "x", _normalize(image))[0] > 0.5
+        expected = _run(path, image)[0] > 0.5
         assert (onnx_class_maps(built.path, image) == expected).mean() > 0.999

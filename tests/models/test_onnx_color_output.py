@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     ARGMAX,
     FLOAT,
     HALF,
@@ -24,9 +21,9 @@ from foreign_networks import (  # noqa: E402
     assert_foreground,
     single_output,
 )
-from onnx import helper  # noqa: E402
+from onnx import helper
 
-from rtseg.core.errors import ModelError  # noqa: E402
+from rtseg.core.errors import ModelError
 
 PALETTE = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 142]], np.float32)
 COLOR = np.array([128, 64, 128], np.float32).reshape(1, 3, 1, 1)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     ARGMAX,
     FLAT,
     HEIGHT,
@@ -25,8 +22,8 @@ from foreign_networks import (  # noqa: E402
     single_output,
 )
 
-from rtseg.core.errors import BackendError  # noqa: E402
-from rtseg.inference.segmenter import Segmenter  # noqa: E402
+from rtseg.core.errors import BackendError
+from rtseg.inference.segmenter import Segmenter
 
 POOL = ("AveragePool", "s", "p4", {"kernel_shape": [4, 4], "strides": [4, 4]})
 FACTORS = np.array([1, 1, 4, 4], np.float32)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     ARGMAX,
     FLOAT,
     HALF,
@@ -30,11 +27,11 @@ from foreign_networks import (  # noqa: E402
     run_network,
     single_output,
 )
-from onnx import TensorProto, helper  # noqa: E402
-from onnx_models import random_images  # noqa: E402
+from onnx import TensorProto, helper
+from onnx_models import random_images
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
-from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError
+from rtseg.models.export.onnx_file import read_onnx
 
 RANDOM: dict[str, tuple[list[Node], dict[str, Any]]] = {
     "dropout in training mode": ([("Dropout", "s ratio on", "y")], {"ratio": HALF, "on": np.array(True)}),

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from class_maps import onnx_class_maps  # noqa: E402
-from foreign_networks import (  # noqa: E402
+from class_maps import onnx_class_maps
+from foreign_networks import (
     FLOAT,
     HEIGHT,
     NHWC,
@@ -24,11 +21,11 @@ from foreign_networks import (  # noqa: E402
     assert_foreground,
     build_network,
 )
-from onnx import helper, numpy_helper  # noqa: E402
-from onnx_models import random_images  # noqa: E402
+from onnx import helper, numpy_helper
+from onnx_models import random_images
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError
+from rtseg.nn.preprocessing import Preprocessing
 
 FLAT_BATCH: dict[str, tuple[list[Node], list[int], int]] = {
     "flat": ([("Sigmoid", "s", "g"), ("Reshape", "g k", "y")], [2, HEIGHT * WIDTH], 1),

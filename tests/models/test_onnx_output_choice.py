@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     FLOAT,
     HEIGHT,
     INT64,
@@ -24,9 +20,9 @@ from foreign_networks import (  # noqa: E402
     class_map,
     two_outputs,
 )
-from onnx_models import random_images  # noqa: E402
+from onnx_models import random_images
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     BOOL,
     FLOAT,
     HALF,
@@ -30,9 +26,9 @@ from foreign_networks import (  # noqa: E402
     assert_foreground,
     single_output,
 )
-from onnx import TensorProto  # noqa: E402
+from onnx import TensorProto
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError
 
 SINGLE_CHANNEL: dict[str, dict[str, Any]] = {
     "logits": single_output(("Identity", "s", "y")),

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     ARGMAX,
     AS_FLOAT,
     FLAT,
@@ -34,7 +30,7 @@ from foreign_networks import (  # noqa: E402
     single_output,
 )
 
-from rtseg.core.errors import ModelError, RtsegError  # noqa: E402
+from rtseg.core.errors import ModelError, RtsegError
 
 CONTRADICTED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "logits as probabilities": (single_output(("Identity", "s", "y")), 1, "probabilities",

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-import cv2  # noqa: E402
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     HEIGHT,
     SIGMOID,
     SOFTMAX,
@@ -23,7 +19,7 @@ from foreign_networks import (  # noqa: E402
     single_output,
 )
 
-from rtseg.core.errors import ModelError, OptionError  # noqa: E402
+from rtseg.core.errors import ModelError, OptionError
 
 LAST_CHANNELS: dict[str, Any] = {"from": np.array([1]), "to": np.array([3]), "axis": np.array([1])}
 

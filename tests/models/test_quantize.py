@@ -12,23 +12,20 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from building import PLAIN, build, needs, needs_rtx
+from media import write_video
+from onnx import TensorProto
+from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-from building import PLAIN, build, needs, needs_rtx  # noqa: E402
-from media import write_video  # noqa: E402
-from onnx import TensorProto  # noqa: E402
-from onnx_models import CLASSES, contract_model, expected_classes, foreign_model, random_images  # noqa: E402
-
-from rtseg.core.errors import BackendError, ModelError, OptionError  # noqa: E402
-from rtseg.inference.argmax import class_maps  # noqa: E402
-from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.models.export import quantize, verify  # noqa: E402
-from rtseg.models.export.agreement import Agreement  # noqa: E402
-from rtseg.models.export.onnx_file import read_onnx  # noqa: E402
-from rtseg.models.export.source_model import onnx_class_map_function  # noqa: E402
+from rtseg.core.errors import BackendError, ModelError, OptionError
+from rtseg.inference.argmax import class_maps
+from rtseg.inference.openvino import OpenVinoBackend
+from rtseg.models.export import quantize, verify
+from rtseg.models.export.agreement import Agreement
+from rtseg.models.export.onnx_file import read_onnx
+from rtseg.models.export.source_model import onnx_class_map_function
 
 
 @pytest.fixture

@@ -6,20 +6,19 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from building import build
+from onnx import TensorProto, helper, numpy_helper
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from building import build  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
-from rtseg.core.errors import ModelError  # noqa: E402
-from rtseg.inference.argmax import class_maps  # noqa: E402
-from rtseg.inference.openvino import OpenVinoBackend  # noqa: E402
-from rtseg.nn.preprocessing import Preprocessing  # noqa: E402
+from rtseg.core.errors import ModelError
+from rtseg.inference.argmax import class_maps
+from rtseg.inference.openvino import OpenVinoBackend
+from rtseg.nn.preprocessing import Preprocessing
 
 WIDTH, HEIGHT, CLASSES = 64, 48, 4
+PLAIN = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def _write_quantized(path: Path) -> Path:
@@ -71,8 +70,7 @@ def _write_quantized(path: Path) -> Path:
 @pytest.mark.parametrize("target", ["openvino", "onnx"])
 def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> None:
     path = _write_quantized(tmp_path / "m.onnx")
-    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
-    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preprocessing=preprocessing, verify=False)
+    built = build(path, out=tmp_path / "to", target=target, precision="fp32", preprocessing=PLAIN, verify=False)
     image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
     image = image.repeat(4, axis=1).repeat(4, axis=2)
     tensor = (image / np.float32(255)).astype(np.float32).transpose(0, 3, 1, 2)
@@ -88,9 +86,8 @@ def test_built_file_agrees_with_onnx_runtime(target: str, tmp_path: Path) -> Non
 
 def test_failed_fp32_build_does_not_suggest_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write_quantized(tmp_path / "m.onnx")
-    preprocessing = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
     zeros = np.zeros((1, CLASSES, HEIGHT, WIDTH), np.float32)
     monkeypatch.setattr(OpenVinoBackend, "infer", lambda self, images: zeros)
     with pytest.raises(ModelError, match=r"it was removed. --min-agreement accepts less") as refused:
-        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=preprocessing)
+        build(path, out=tmp_path / "to", target="openvino", precision="fp32", preprocessing=PLAIN)
     assert "--precision" not in str(refused.value)

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from foreign_networks import (  # noqa: E402
+from foreign_networks import (
     HEIGHT,
     NHWC,
     SIGMOID,
@@ -25,11 +22,11 @@ from foreign_networks import (  # noqa: E402
     single_output,
     two_outputs,
 )
-from onnx import helper, numpy_helper  # noqa: E402
-from onnx_models import CLASSES, expected_classes, foreign_model, random_images  # noqa: E402
+from onnx import helper, numpy_helper
+from onnx_models import CLASSES, expected_classes, foreign_model, random_images
 
-from rtseg.core.errors import ModelError  # noqa: E402
-from rtseg.models.export import onnx_adapter  # noqa: E402
+from rtseg.core.errors import ModelError
+from rtseg.models.export import onnx_adapter
 
 
 def test_rebuilds_after_change_of_external_weights(frames: Path, tmp_path: Path) -> None:
@@ -158,7 +155,6 @@ def test_reports_weak_verification_for_single_class(theirs: ForeignNetwork) -> N
 
 
 def test_compares_openvino_file_with_source_onnx(theirs: ForeignNetwork) -> None:
-    pytest.importorskip("openvino")
     reshape = ("Reshape", "g k", "y")
     nhwc = [1, HEIGHT, WIDTH, 1]
     theirs.write(**single_output(SIGMOID, reshape, shape=nhwc, k=np.array(nhwc)))
