@@ -179,14 +179,12 @@ def test_version_compatible_engines_run_on_later_versions(
         ("facts", {"capabilities": ("8.6",), "gpu": "RTX 3090"}, r"capability 8\.6 \(RTX 3090\), and this is 8\.7"),
         ("facts", {"target": "tensorrt-rtx"}, "backend tensorrt-rtx, and this is tensorrt"),
         ("description", {"output": "classes"}, "the engine has the tensors .*'scores': .*'classes'"),
-        ("description", {"classes": CLASSES[:3]}, r"the engine has the tensors .*\(1, 4, 48, 64\).*\(1, 3, 48, 64\)"),
+        ("description", {"classes": CLASSES[:3]}, r"the engine has the tensors .*\(2, 4, 48, 64\).*\(2, 3, 48, 64\)"),
     ],
 )
 def test_mismatch_error_names_the_property_and_the_command(
-    part: str, change: dict[str, Any], message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, change: dict[str, Any], message: str, jetson: Jetson, engine: Path
 ) -> None:
-    Jetson(monkeypatch, "10.3.0")
-    engine = build(model, target="tensorrt", out=tmp_path, verify=False).path
     sidecar = read_sidecar(engine)
     command = sidecar.command.replace("--target tensorrt ", f"--target {change.get('target', 'tensorrt')} ")
     changed = {part: dataclasses.replace(getattr(sidecar, part), **change), "command": command}
@@ -196,11 +194,9 @@ def test_mismatch_error_names_the_property_and_the_command(
 
 
 def test_invalid_engines_are_refused_before_tensorrt_loads_them(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jetson: Jetson, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Jetson(monkeypatch, "10.3.0")
-    engine = build(model, target="tensorrt", out=tmp_path, verify=False).path
-    monkeypatch.setattr(machine.trt, "Runtime", None)
+    monkeypatch.setattr(jetson.trt, "Runtime", None)
     with pytest.raises(EngineMismatch, match=r"input size 64x48, and this is 96x64; build it again: .* --size 96x64"):
         open_backend("tensorrt", engine, size=(96, 64))
     content = engine.read_bytes()

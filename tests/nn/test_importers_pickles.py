@@ -70,9 +70,15 @@ def library(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-def save_file(path: Path, content: object, form: str = "zip") -> Path:
-    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    return path
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in its own folder, where code of a checkpoint would write its marker."""
+    monkeypatch.chdir(tmp_path)
+
+
+def save_file(content: object, form: str = "zip") -> Path:
+    torch.save(content, "unet.pth", _use_new_zipfile_serialization=form == "zip")
+    return Path("unet.pth")
 
 
 def refused(path: Path) -> str:
@@ -108,21 +114,21 @@ def check_same_as_torch(path: Path, *keys: str) -> None:
     ],
     ids=["deque", "defaultdict", "empty", "ordered", "counter", "relu", "types", "values", "namespace"],
 )
-def test_reads_weights_next_to_objects_of_the_standard_library(extra: object, form: str, tmp_path: Path) -> None:
-    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form), "state_dict")
+def test_reads_weights_next_to_objects_of_the_standard_library(extra: object, form: str) -> None:
+    check_same_as_torch(save_file({"state_dict": STATE, "extra": extra}, form), "state_dict")
 
 
-def test_reads_weights_next_to_dict_and_list_subclasses(library: Any, tmp_path: Path) -> None:
+def test_reads_weights_next_to_dict_and_list_subclasses(library: Any) -> None:
     settings = library.AttributeDict(rate=0.1, inner=library.AttributeDict(width=3), widths=library.Items([8, 16]))
     settings.frozen = True  # state in addition to the entries
-    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "settings": settings}), "state_dict")
-    check_same_as_torch(save_file(tmp_path / "unet.pth", {"state_dict": library.AttributeDict(STATE)}), "state_dict")
+    check_same_as_torch(save_file({"state_dict": STATE, "settings": settings}), "state_dict")
+    check_same_as_torch(save_file({"state_dict": library.AttributeDict(STATE)}), "state_dict")
 
 
-def test_names_list_subclass_with_state(library: Any, tmp_path: Path) -> None:
+def test_names_list_subclass_with_state(library: Any) -> None:
     items = library.Items([8, 16])
     items.frozen = True
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "items": items}))
+    message = refused(save_file({"state_dict": STATE, "items": items}))
     assert "lightning.fabric.data.Items" in message
     assert "not a torch checkpoint" not in message
 
@@ -142,8 +148,8 @@ def test_names_list_subclass_with_state(library: Any, tmp_path: Path) -> None:
     ],
     ids=["object", "class", "enum", "lower-case", "method", "eval", "class-method", "several"],
 )
-def test_names_nested_classes_and_bound_methods(extra: object, name: str, form: str, tmp_path: Path) -> None:
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}, form))
+def test_names_nested_classes_and_bound_methods(extra: object, name: str, form: str) -> None:
+    message = refused(save_file({"state_dict": STATE, "extra": extra}, form))
     assert f"{__name__}.{name}" in message
     assert "next to the weights" in message
     assert "save only the weights, `model.state_dict()`" in message
@@ -152,8 +158,8 @@ def test_names_nested_classes_and_bound_methods(extra: object, name: str, form: 
 
 
 @pytest.mark.parametrize("extra", [torch.nn.ReLU(), torch.nn.CrossEntropyLoss(weight=torch.ones(3))], ids=str)
-def test_module_next_to_weights_is_not_reported_as_whole_network(extra: object, tmp_path: Path) -> None:
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "log": Trainer(), "extra": extra}))
+def test_module_next_to_weights_is_not_reported_as_whole_network(extra: object) -> None:
+    message = refused(save_file({"state_dict": STATE, "log": Trainer(), "extra": extra}))
     assert f"objects next to the weights ({__name__}.Trainer, torch.nn.modules." in message
     assert "whole pickled module" not in message
 
@@ -164,9 +170,9 @@ def test_module_next_to_weights_is_not_reported_as_whole_network(extra: object, 
     [lambda net: net, lambda net: {"log": Trainer(), "loss": torch.nn.L1Loss(), "model": net}],
     ids=["only the network", "with other objects"],
 )
-def test_refuses_whole_pickled_network(wrap: Any, form: str, tmp_path: Path) -> None:
+def test_refuses_whole_pickled_network(wrap: Any, form: str) -> None:
     net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(4)))
-    message = refused(save_file(tmp_path / "unet.pth", wrap(net), form))
+    message = refused(save_file(wrap(net), form))
     assert "whole pickled module (torch.nn.modules.container.Sequential)" in message
     assert "save `model.state_dict()`" in message
 
@@ -175,8 +181,8 @@ def test_refuses_whole_pickled_network(wrap: Any, form: str, tmp_path: Path) -> 
     ("extra", "names"),
     [([zip, map, Trainer()], "builtins.zip, builtins.map"), (torch.load, "torch.serialization.load")],
 )
-def test_names_functions_as_in_python_3(extra: object, names: str, tmp_path: Path) -> None:
-    message = refused(save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": extra}))
+def test_names_functions_as_in_python_3(extra: object, names: str) -> None:
+    message = refused(save_file({"state_dict": STATE, "extra": extra}))
     assert f"next to the weights ({names}" in message
 
 
@@ -211,14 +217,14 @@ def code_pickle(name: bytes, kind: str, text: str = TOUCH) -> bytes:
     return b"\x80\x02" + calls[kind] + b"."
 
 
-def as_checkpoint(path: Path, content: bytes) -> Path:
+def as_checkpoint(content: bytes) -> Path:
     """Write a torch file with the given pickle."""
     whole = io.BytesIO()
     torch.save({"state_dict": {}}, whole)
-    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile("unet.pth", "w") as new:
         for entry in old.infolist():
             new.writestr(entry, content if entry.filename.endswith("data.pkl") else old.read(entry))
-    return path
+    return Path("unet.pth")
 
 
 @pytest.mark.parametrize("form", ["zip", "old"])
@@ -234,15 +240,12 @@ def as_checkpoint(path: Path, content: bytes) -> Path:
     ],
     ids=["system", "eval", "exec", "import", "deque", "defaultdict"],
 )
-def test_refuses_code_without_running_it(
-    call: object, name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_refuses_code_without_running_it(call: object, name: str, form: str) -> None:
     if form == "old":  # plain pickles too
         for protocol in (0, 2, 4):
-            (tmp_path / "unet.pkl").write_bytes(pickle.dumps({"model": call}, protocol=protocol))
-            assert f"would run `{name}`" in refused(tmp_path / "unet.pkl")
-    path = save_file(tmp_path / "unet.pth", {"state_dict": STATE, "extra": call}, form)
+            Path("unet.pkl").write_bytes(pickle.dumps({"model": call}, protocol=protocol))
+            assert f"would run `{name}`" in refused(Path("unet.pkl"))
+    path = save_file({"state_dict": STATE, "extra": call}, form)
     message = refused(path)
     assert not Path(MARKER).exists()
     assert f"would run `{name}`" in message
@@ -262,41 +265,36 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
-def test_refuses_getattr_that_leads_to_code(chain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_refuses_getattr_that_leads_to_code(chain: bytes) -> None:
     string = b"X" + len(TOUCH).to_bytes(4, "little") + TOUCH.encode()
-    path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x04" + chain + string + b"\x85R.")
+    path = as_checkpoint(b"\x80\x04" + chain + string + b"\x85R.")
     assert "Do not trust" in refused(path)
     assert not Path(MARKER).exists()
 
 
 @pytest.mark.parametrize("kind", ["REDUCE", "OBJ", "INST", "NEWOBJ", "BUILD"])
 @pytest.mark.parametrize("name", [b"posix\nsystem\n", b"os\nsystem\n", b"builtins\neval\n", b"__builtin__\nexec\n"])
-def test_refuses_code_in_every_call_instruction(
-    kind: str, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = as_checkpoint(tmp_path / "unet.pth", code_pickle(name, kind))
+def test_refuses_code_in_every_call_instruction(kind: str, name: bytes) -> None:
+    path = as_checkpoint(code_pickle(name, kind))
     message = refused(path)
     assert "would run `" in message
     assert "__builtin__" not in message
     assert not Path(MARKER).exists()
 
 
-def test_stand_in_never_calls_the_real_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_stand_in_never_calls_the_real_function(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[object] = []
     monkeypatch.setattr(torch.nn.functional, "relu", called.append)
     monkeypatch.setattr(typing, "cast", called.append)
     call = b"}X\x01\0\0\0a" + b"c%s\nK\x01\x85Rs"
     for name in (b"torch.nn.functional\nrelu", b"typing\ncast"):
-        path = as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + call % name + b".")
+        path = as_checkpoint(b"\x80\x02" + call % name + b".")
         assert "contains no weights" in refused(path)  # it was read
     assert not called
 
 
-def test_refuses_deep_or_damaged_pickle(tmp_path: Path) -> None:
+def test_refuses_deep_or_damaged_pickle() -> None:
     deep = b"\x80\x02cargparse\nNamespace\n" + b")\x81" * 20000 + b"."
-    assert refused(as_checkpoint(tmp_path / "unet.pth", deep))
+    assert refused(as_checkpoint(deep))
     for damaged in (b"R.", b"(o.", b"h\x07.", b"u.", b"cbuiltins\ngetattr\n.", b"."):
-        assert refused(as_checkpoint(tmp_path / "unet.pth", b"\x80\x02" + damaged))
+        assert refused(as_checkpoint(b"\x80\x02" + damaged))

@@ -71,9 +71,8 @@ def test_changed_bytes_raise_only_model_error(tmp_path: Path) -> None:
             import_checkpoint(path, (64, 64))
 
 
-def test_refuses_weight_with_changed_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "unet.pth"
-    torch.save(weights(load(CLASSIC)), path)
+def test_refuses_weight_with_changed_bytes(file: Callable[[object], Path]) -> None:
+    path = file(weights(load(CLASSIC)))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x01
     path.write_bytes(data)
