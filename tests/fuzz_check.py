@@ -103,7 +103,8 @@ def _times_kept(before: Reading, after: Reading, wrap: Fraction | None) -> list[
         return ["times: the input has frames without a time, which is not reported"]
     if any(max(now - last, near(now - last, wrap)) <= 0 for last, now in itertools.pairwise(times)):
         return ["times: those of the input do not increase, which is not reported"]
-    shifts = _shifts(before, after, wrap)
+    pairs = zip(times, after.frames, strict=True)
+    shifts = [near(frame.time - time, wrap) for time, frame in pairs if frame.time is not None]
     index, worst = max(enumerate(shifts), key=lambda pair: abs(near(pair[1] - shifts[0], wrap)))
     error = abs(near(worst - shifts[0], wrap))
     if error > max(Fraction(1, 1000), before.tick, after.tick):
@@ -168,14 +169,6 @@ def _has_many_wrong_times(reading: Reading) -> bool:
     valid = sum(len(section) for section in clock_sections if len(section) > MAX_WRONG_TIMES)
     uncertain = sum(not frame.certain for frame in reading.frames)
     return max(len(reading.frames) - valid, uncertain) > MAX_WRONG_TIMES
-
-
-def _shifts(before: Reading, after: Reading, wrap: Fraction | None) -> list[Fraction]:
-    return [
-        near(frame_out.time - frame_in.time, wrap)
-        for frame_in, frame_out in zip(before.frames, after.frames, strict=False)
-        if frame_in.time is not None and frame_out.time is not None
-    ]
 
 
 def _tracks(before: Reading, after: Reading, *, reported: bool, omitted: bool, wrap: Fraction | None) -> list[str]:

@@ -59,12 +59,7 @@ class Reading:
     """Content of a file."""
 
     format: str
-    size: tuple[int, int] = (0, 0)
-    video: int = 0
-    """Index of the displayed stream."""
-
     frames: list[FrameRecord] = field(default_factory=list)
-    corrupt: int = 0
     errors: int = 0
     tick: Fraction = Fraction(1, 1000)
     tracks: list[Track] = field(default_factory=list)
@@ -94,14 +89,13 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
         else:
             video = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
         video.codec_context.thread_type = "FRAME" if threads else "NONE"
-        reading = Reading(container.format.name, (video.codec_context.width, video.codec_context.height), video.index)
-        reading.tick = _fraction(video.time_base)
+        reading = Reading(container.format.name, tick=video.time_base or Fraction(1))
         tracks = {}
         for stream in container.streams:
             if stream.index != video.index and stream.type in ("audio", "video"):
                 codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
                 default = bool(stream.disposition & Disposition.default)
-                tick = _fraction(stream.time_base)
+                tick = stream.time_base or Fraction(1)
                 tracks[stream.index] = Track(stream.index, stream.type, codec, default, tick=tick)
         reading.tracks = list(tracks.values())
         effort = BestEffort()
@@ -113,7 +107,6 @@ def read(path: Path, *, largest: bool, threads: bool = False) -> Reading:
                 continue
             for frame in _decode(video, packet, reading):
                 if frame.is_corrupt:
-                    reading.corrupt += 1
                     continue
                 ticks = effort.time(frame.pts, frame.dts)
                 # Like the ffmpeg program: a frame without a time follows the frame before it by one duration.
@@ -177,7 +170,7 @@ def _add_packet(track: Track, packet: Any) -> None:
         data = b"".join(unit for unit in _units(data) if not _PARAMETERS[track.codec](unit))
     payload = data if track.codec.startswith("pcm_") else hashlib.blake2b(data, digest_size=8).digest()
     stamp = packet.pts if packet.pts is not None else packet.dts
-    time = None if stamp is None else stamp * _fraction(packet.time_base)
+    time = None if stamp is None else stamp * (packet.time_base or Fraction(1))
     if not packet.is_discard:
         track.packets.append(payload)
         track.times.append(time)
@@ -220,7 +213,3 @@ def _number(frame: Any) -> int | None:
             return None
         numbers.add(sum(1 << bit for bit, value in enumerate(values) if value > 127))
     return numbers.pop() if len(numbers) == 1 else None  # several: the number is damaged
-
-
-def _fraction(value: Any) -> Fraction:
-    return Fraction(value.numerator, value.denominator) if value else Fraction(1)

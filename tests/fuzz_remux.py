@@ -83,8 +83,7 @@ def _write(sources: Sequence[Any], form: str, random: np.random.Generator) -> tu
         changes.append(description)
         for item in ordered:
             packet = item.packet
-            tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-            packet.pts, packet.dts = round(item.pts / tick), round(item.dts / tick)
+            packet.pts, packet.dts = round(item.pts / packet.time_base), round(item.dts / packet.time_base)
             packet.stream = outputs[item.stream]
             out.mux(packet)
     return ", ".join(part for part in changes if part), _FORMATS[form], data.getvalue()
@@ -94,9 +93,9 @@ def _items(source: Any, indices: dict[int, int]) -> list[TimedPacket]:
     items = []
     for packet in source.demux([stream for stream in source.streams if stream.index in indices]):
         if packet.size and packet.dts is not None:
-            tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
             pts = packet.pts if packet.pts is not None else packet.dts
-            items.append(TimedPacket(indices[packet.stream_index], packet, pts * tick, packet.dts * tick))
+            seconds = pts * packet.time_base, packet.dts * packet.time_base
+            items.append(TimedPacket(indices[packet.stream_index], packet, *seconds))
     return items
 
 

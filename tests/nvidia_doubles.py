@@ -95,18 +95,14 @@ def tensorrt(version: str, cudart: Cudart | None = None) -> Any:
             import onnx
 
             graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), data_prop=True).graph
-            types = {
-                1: module.DataType.FLOAT,
-                10: module.DataType.HALF,
-                2: module.DataType.UINT8,
-                7: module.DataType.INT64,
-                3: module.DataType.INT8,
-                6: module.DataType.INT32,
-            }
+
+            def data_type(element: int) -> Any:
+                return module.DataType[onnx.TensorProto.DataType.Name(element).replace("FLOAT16", "HALF")]
+
             tensors = {
                 v.name: SimpleNamespace(
                     name=v.name,
-                    dtype=types[v.type.tensor_type.elem_type],
+                    dtype=data_type(v.type.tensor_type.elem_type),
                     shape=tuple(d.dim_value for d in v.type.tensor_type.shape.dim),
                 )
                 for v in (*graph.input, *graph.value_info, *graph.output)
