@@ -117,6 +117,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes longer than 30 seconds: make proofs"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the packages without which folders of tests leave out files."""
+    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
+        terminalreporter.write_line(f"tests of `rtseg build` were left out: {' and '.join(missing)} not installed")
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Fail a test that leaves its process at real-time priority, which all later tests and programs would inherit."""
     if sys.platform == "linux" and os.sched_getscheduler(0) != os.SCHED_OTHER:
