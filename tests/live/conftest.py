@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,3 +14,11 @@ def page() -> Iterator[Page]:
     page = Page()
     yield page
     page.sink.close()
+
+
+@pytest.fixture
+def never() -> Iterator[threading.Event]:
+    """Event for servers that stay silent. It is set after the test, so that their threads end."""
+    never = threading.Event()
+    yield never
+    never.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -202,6 +203,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timeout"
         time.sleep(0.001)
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[str], nudge: Callable[[], None] = lambda: None
+) -> None:
+    """Block until the condition is true, with `nudge` every 10 s; fail after 120 s, and if the process ends."""
+    deadline, next_nudge = time.monotonic() + 120, time.monotonic() + 10
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "timeout"
+        if time.monotonic() > next_nudge:
+            next_nudge = time.monotonic() + 10
+            nudge()
+        time.sleep(0.05)
 
 
 def adds_up(report: dict[str, dict[str, int]]) -> bool:

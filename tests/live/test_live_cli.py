@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import MODEL
-from live_doubles import adds_up, rises, seconds_in
+from live_doubles import adds_up, rises, seconds_in, wait_for
 from live_server import TcpServer, encode_ts, paced
 from media import write_video
 from typer.testing import CliRunner
@@ -48,14 +48,6 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGINT, code: int =
         process.kill()
     assert process.returncode == code, stderr
     return stderr
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "timeout"
-        time.sleep(0.05)
 
 
 def lines_in(path: Path) -> list[dict[str, object]]:

@@ -188,7 +188,7 @@ def test_published_report_and_prometheus_counts_add_up() -> None:
         reports.append(latest)
         controls.quit()
 
-    source = camera("camera0", FakeCamera(1 << 40, gate=lambda _: None), [])
+    source = camera("camera0", FakeCamera(1 << 40), [])
     Live(source, controls=controls, on_report=on_report).run()
     assert adds_up(reports[0].to_dict())
     assert reports[0].totals.pipeline.frames.dropped > 0

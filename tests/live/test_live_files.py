@@ -307,13 +307,12 @@ def test_push_without_receiver_reports_dropped_frames(tmp_path: Path, caplog: py
 
 
 def test_push_to_unresponsive_receiver_is_reported_without_failure(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, never: threading.Event
 ) -> None:
     caplog.set_level("INFO", "rtseg.live")
-    over = threading.Event()
 
     def connect(*_: Any) -> Any:
-        over.wait(60)
+        never.wait(60)
         raise OSError
 
     monkeypatch.setattr(PushSink, "_connect", connect)
@@ -321,22 +320,11 @@ def test_push_to_unresponsive_receiver_is_reported_without_failure(
     path = write_video(tmp_path / "x.mp4", frames=5, rate=30)
     inputs = find_inputs(urls=[str(path)], realtime=True)
     report = run_inputs(inputs, Outputs(push=("rtmp://127.0.0.1:1/live/s3cret",)))
-    over.set()
     assert report["failed"] == []
     assert report["sinks"]["rtmp://127.0.0.1:1"]["written"] == 0
     messages = caplog.text
     assert re.search(r"note: rtmp://127.0.0.1:1: the receiver has accepted no data for \d+ s", messages)
     assert "partial" not in messages
-
-
-FORMS = [("x.mp4", True), ("x.mp4", False), ("x.ts", False), ("x.avi", True), ("x.avi", False), ("x.h264", False)]
-
-
-def write_form(path: Path, frames: int, rate: int) -> Path:
-    if path.suffix == ".h264":
-        path.write_bytes(b"".join(raw_h264(frames, rate=rate)))
-        return path
-    return write_video(path, frames=frames, rate=rate)
 
 
 def test_run_starts_file_after_the_model_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +348,15 @@ def test_run_starts_file_after_the_model_is_prepared(tmp_path: Path, monkeypatch
     assert min(captured_ns) > max(prepared_ns)
 
 
-@pytest.mark.parametrize(("name", "local"), FORMS)
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [("x.mp4", True), ("x.mp4", False), ("x.ts", False), ("x.avi", True), ("x.avi", False), ("x.h264", False)],
+)
 def test_file_starts_when_model_is_ready(tmp_path: Path, name: str, local: bool) -> None:
-    data = write_form(tmp_path / name, 5, 30).read_bytes()
+    if name == "x.h264":
+        data = b"".join(raw_h264(5))
+    else:
+        data = write_video(tmp_path / name, frames=5, rate=30).read_bytes()
     ready = threading.Event()
     frames: list[Any] = []
     with HttpServer(lambda request: file_response(request, data)) as server:
@@ -384,9 +378,8 @@ def test_file_starts_when_model_is_ready(tmp_path: Path, name: str, local: bool)
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("rate", [10, 50])
 def test_raw_h264_file_plays_at_rate_in_its_headers(tmp_path: Path, rate: int, b_frames: int) -> None:
-    path = tmp_path / "x.h264"
-    path.write_bytes(b"".join(raw_h264(20, b_frames=b_frames, rate=rate)))
-    data = path.read_bytes()
+    path, data = tmp_path / "x.h264", b"".join(raw_h264(20, b_frames=b_frames, rate=rate))
+    path.write_bytes(data)
     with HttpServer(lambda request: file_response(request, data)) as server:
         for source in (open_stream(f"{server.url}/x.h264", timeout_seconds=30), open_source(path)):
             frames = [frame for frame in source if isinstance(frame, Frame)]

@@ -90,7 +90,6 @@ def test_each_frame_is_segmented_dropped_or_corrupt() -> None:
 
 def test_every_frame_drops_no_frame() -> None:
     sink = CollectingSink()
-
     source = camera("camera0", FakeCamera(100), [SinkThread(sink, capacity=2, block_when_full=True)])
     report = Live(source, segment=slow(0.002), every_frame=True).run()
     assert [item.frame.index for item in sink.items] == list(range(100))
@@ -99,7 +98,6 @@ def test_every_frame_drops_no_frame() -> None:
 
 def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
     sink = CollectingSink()
-
     source = camera("camera0", FakeCamera(1), [SinkThread(sink)])
     report = Live(source, segment=slow(0.3), max_age_ms=250).run()
     assert sink.items == []
@@ -110,10 +108,8 @@ def test_frame_that_becomes_stale_in_network_is_not_displayed() -> None:
 def test_blocked_sink_does_not_delay_other_sinks_or_the_end() -> None:
     controls = Controls()
     blocked, working = CollectingSink("blocked", blocks=True), CollectingSink("working")
-    gates = []
 
     def quit_at_last(index: int) -> None:
-        gates.append(index)
         if index == 99:
             wait_until(lambda: working.written > 0)
             controls.quit()
@@ -240,7 +236,7 @@ def test_recording_may_take_longer_to_close_than_stop_limit() -> None:
         if index == 4:
             controls.quit()
 
-    sinks = [SinkThread(slow, capacity=50, closing_seconds=30)]
-    Live(camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), sinks), controls=controls).run()
+    sink = SinkThread(slow, capacity=50, closing_seconds=30)
+    Live(camera("camera0", FakeCamera(5, gate=quit_at_last, endless=True), [sink]), controls=controls).run()
     assert slow.ended == "closed"
-    assert [sink.failure for sink in sinks] == [None] * len(sinks)
+    assert sink.failure is None

@@ -186,11 +186,9 @@ def test_refused_connection_error_contains_no_password() -> None:
         assert caught.value.__cause__ is None
 
 
-def test_open_stream_times_out_on_silent_server() -> None:
-    release = threading.Event()
-
+def test_open_stream_times_out_on_silent_server(never: threading.Event) -> None:
     def silent(_: int) -> Iterator[bytes]:
-        release.wait(60)
+        never.wait(60)
         yield b""
 
     with TcpServer(silent) as server:
@@ -200,7 +198,6 @@ def test_open_stream_times_out_on_silent_server() -> None:
             # the server accepts one connection at a time
             server.stop()
             server.start()
-    release.set()
 
 
 def test_playlist_cannot_read_local_files(tmp_path: Path) -> None:
@@ -250,7 +247,7 @@ def test_reconnects_after_server_restart() -> None:
     assert any("frames again" in line for line in log)
 
 
-def test_stall_causes_disconnect_and_reconnect() -> None:
+def test_stall_causes_disconnect_and_reconnect(never: threading.Event) -> None:
     chunks = encode_ts(20)
 
     def stalls(number: int) -> Iterator[bytes]:
@@ -258,7 +255,6 @@ def test_stall_causes_disconnect_and_reconnect() -> None:
         if number == 0:
             never.wait(60)
 
-    never = threading.Event()
     log: list[str] = []
     server = TcpServer(stalls)
     # the stalled connection stays open, so the next one needs another server
@@ -266,7 +262,6 @@ def test_stall_causes_disconnect_and_reconnect() -> None:
     urls = iter([server.url, *[server_two.url] * 20])
     source = ReconnectingSource("door", lambda: open_stream(next(urls), timeout_seconds=2.0), log=log.append)
     frames = take(source, 30)
-    never.set()
     server.stop()
     server_two.stop()
     assert rising(frames)

@@ -53,8 +53,7 @@ ANSWERS: dict[str, tuple[bytes, bytes]] = {  # data that is sent at once, and da
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_silent_or_trickling_http_server_times_out(answer: str) -> None:
-    never = threading.Event()
+def test_silent_or_trickling_http_server_times_out(answer: str, never: threading.Event) -> None:
     begin, rest = ANSWERS[answer]
 
     def script(_: str) -> Iterator[bytes]:
@@ -64,15 +63,14 @@ def test_silent_or_trickling_http_server_times_out(answer: str) -> None:
 
     with HttpServer(script) as server:
         message = open_until_timeout(f"{server.url}/cam")
-    never.set()
     assert "in time" in message or "no video arrived" in message
 
 
 @pytest.mark.parametrize("kind", [TcpServer, RtspServer, RtmpServer])
 @pytest.mark.parametrize("data", [b"", b"RTSP/1.0 200 OK\r\n" + b"X: 1\r\n" * 100], ids=["silent", "trickles"])
-def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpServer], data: bytes) -> None:
-    never = threading.Event()
-
+def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(
+    kind: type[TcpServer], data: bytes, never: threading.Event
+) -> None:
     class Slow(kind):  # type: ignore[valid-type,misc]
         def _respond(self, client: object, number: int) -> None:
             for chunk in trickle(data):
@@ -81,12 +79,9 @@ def test_silent_or_trickling_tcp_rtsp_and_rtmp_servers_time_out(kind: type[TcpSe
 
     with Slow(lambda _: ()) as server:
         open_until_timeout(server.url)
-    never.set()
 
 
-def test_silent_stream_raises_disconnected() -> None:
-    never = threading.Event()
-
+def test_silent_stream_raises_disconnected(never: threading.Event) -> None:
     def script(_: int) -> Iterator[bytes]:
         yield b"".join(encode_ts(20))
         never.wait(60)
@@ -98,4 +93,3 @@ def test_silent_stream_raises_disconnected() -> None:
             for _ in source:
                 pass
         assert time.monotonic() - begin < HANG_SECONDS
-    never.set()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from command import MODEL
+from live_doubles import wait_for
 from media import write_video
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.system("Xvfb", "xdotool")]
@@ -50,20 +51,6 @@ def pixels(folder: Path) -> np.ndarray:
     return rows.reshape(int(height), -1, 4)[:, : int(width), 2::-1]
 
 
-def until(
-    condition: Callable[[], object], process: subprocess.Popen[str], nudge: Callable[[], None] | None = None
-) -> None:
-    deadline = time.monotonic() + 120
-    next_nudge = time.monotonic() + 10
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "timeout"
-        if nudge is not None and time.monotonic() > next_nudge:
-            next_nudge = time.monotonic() + 10
-            nudge()
-        time.sleep(0.1)
-
-
 def map_again(screen: dict[str, str]) -> None:
     """Hide and show the window: if several start together, OpenCV's Qt windows sometimes stay black, also without rtseg."""
     for action in ("windowunmap", "windowmap"):
@@ -82,7 +69,7 @@ def test_window_shows_frames_and_handles_keys(screen: dict[str, str], tmp_path: 
         pytest.skip("this OpenCV is headless")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=screen) as process:
         try:
-            until(
+            wait_for(
                 lambda: np.abs(pixels(tmp_path).astype(int) - (200, 30, 30)).max(axis=2).min() < 25,
                 process,
                 lambda: map_again(screen),
@@ -101,10 +88,10 @@ def test_window_shows_frames_and_handles_keys(screen: dict[str, str], tmp_path: 
                 subprocess.run(["xdotool", "key", key], env=screen, timeout=120, check=True)
 
             press("s")
-            until(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 1, process)
+            wait_for(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 1, process)
             press("m")
             press("s")
-            until(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 2, process)
+            wait_for(lambda: len(list((tmp_path / "snapshots").glob("rtseg-*.png"))) == 2, process)
             first, second = sorted((tmp_path / "snapshots").iterdir())
             assert cv2.imread(str(first)).shape == (128, 192, 3)
             assert not np.array_equal(cv2.imread(str(first)), cv2.imread(str(second)))

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser
+from live_doubles import wait_until
 from web_client import HTML_NAME, IDENTITY, REPORT, TOTALS, Page, Stream, item, processed
 
 from rtseg.core.color import rgb_to_planes
@@ -210,15 +211,12 @@ def test_no_frame_is_encoded_without_clients(page: Page, monkeypatch: pytest.Mon
 
 def test_excess_connections_are_closed(page: Page) -> None:
     idle = [socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) for _ in range(MAX_CONNECTIONS)]
-    deadline = time.monotonic() + 120
-    while len(page.sink._server._connections) < MAX_CONNECTIONS and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(page.sink._server._connections) == MAX_CONNECTIONS)
     with socket.create_connection(("127.0.0.1", page.sink.port), timeout=120) as more:
         assert more.recv(1) == b""
     for each in idle:
         each.close()
-    while page.sink._server._connections and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: not page.sink._server._connections)
     assert page.request("/stats")[0] == 200
 
 
@@ -240,8 +238,7 @@ def test_close_disconnects_clients_immediately(page: Page) -> None:
 
 
 @pytest.mark.system("chromium", "chromedriver")
-def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> None:
-    page = Page()
+def test_page_in_chromium_shows_video_metrics_and_controls(page: Page, tmp_path: Path) -> None:
     stop = threading.Event()
     items: tuple[CameraReport, ...] = ()
 
@@ -298,4 +295,3 @@ def test_page_in_chromium_shows_video_metrics_and_controls(tmp_path: Path) -> No
     finally:
         stop.set()
         thread.join()
-        page.sink.close()
