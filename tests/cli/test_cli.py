@@ -162,6 +162,41 @@ def test_interrupt_leaves_playable_partial_file(long_drive: Path, tmp_path: Path
     assert (report["output"], report["error"]) == (str(out), "interrupted")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("sent_bytes", [0, 1000])
+def test_interrupt_ends_the_wait_for_a_silent_pipe(tmp_path: Path, sent_bytes: int) -> None:
+    data = write_video(tmp_path / "drive.mkv", frames=5).read_bytes()
+    options = ("video", "-", "-o", str(tmp_path / "out.mp4"), "--model", str(MODEL))
+    command = [*interpreter_command(ENABLE_SIGINT), *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(data[:sent_bytes])
+        process.stdin.flush()
+        assert process.stderr.readline().startswith(b"model ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+        assert process.stderr.read().decode().splitlines()[-1] == "rtseg: interrupted"
+    assert [path.name for path in tmp_path.iterdir()] == ["drive.mkv"]
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rtseg.cli.app":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_interrupt_while_starting_has_no_traceback() -> None:
+    result = rtseg("--version", setup=INTERRUPTED_IMPORT)
+    assert (result.returncode, result.stderr) == (130, "rtseg: interrupted\n")
+
+
 @pytest.mark.parametrize("failure", ["'libGL.so.1: cannot open'", "'libxcb.so.1: cannot open', name='cv2'"])
 def test_broken_opencv_error_names_packages(tmp_path: Path, failure: str) -> None:
     (tmp_path / "cv2.py").write_text(f"raise ImportError({failure})")

@@ -105,7 +105,7 @@ def open_input(
     source: Any = f"file:{path}"
     if path == STDIN:
         regular = stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
-        source, options["protocol_whitelist"] = ("fd:", "fd") if regular else ("pipe:0", "pipe")
+        source, options["protocol_whitelist"] = ("fd:", "fd") if regular else (_Pipe(), "")
     else:
         head = _read_head(path)
         if Path(path).suffix.lower() in (".mjpeg", ".mjpg") and head.startswith(_JPEG):
@@ -125,11 +125,29 @@ def open_input(
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             raise SourceError(too_many_streams) from error  # FFmpeg's error if a demuxer needs more streams
         raise SourceError(_failure_text(name, head, error)) from error
+    finally:
+        if isinstance(source, _Pipe) and source.interrupt is not None:
+            raise source.interrupt
     assert isinstance(container, InputContainer)
     if len(container.streams) >= _STREAMS_LIMIT:
         container.close()
         raise SourceError(too_many_streams)
     return container
+
+
+class _Pipe:
+    """Standard input for PyAV. FFmpeg's own reads of a pipe that sends nothing can't be interrupted."""
+
+    def __init__(self) -> None:
+        self.interrupt: KeyboardInterrupt | None = None
+
+    def read(self, count: int) -> bytes:
+        """Block until data is available, and return 1 to `count` bytes; at the end or after an interrupt, none."""
+        try:
+            return os.read(sys.stdin.fileno(), count)
+        except KeyboardInterrupt as interrupt:  # PyAV would drop it
+            self.interrupt = interrupt
+            return b""
 
 
 def redacted_name(path: str) -> str:
