@@ -66,10 +66,6 @@ class Disconnects:
         )
 
 
-_HELD_FRAMES = 2
-"""Number of late frames that do not show that a stream has returned: FFmpeg may return them at the timeout of the connection."""
-
-
 class ReconnectingSource(Source):
     """Source that is opened again whenever it ends or fails. Implements `rtseg.live.camera.LiveSource`.
 
@@ -177,11 +173,12 @@ class ReconnectingSource(Source):
         if source.file_seconds is not None:
             yield from self._play_file(source, source.file_seconds)
             return
+        pacer = Pacer(self._closing) if source.is_live_playlist else None
         for item in source:
             if isinstance(item, Frame):
                 self.decode_seconds = source.decode_seconds
                 self._log_warnings(source.warnings)
-                yield self._timestamped(item, source.info)
+                yield self._timestamped(item, source.info, pacer)
             if self._closing.is_set():
                 return
 
@@ -232,13 +229,14 @@ class ReconnectingSource(Source):
             del source
             gc.collect()  # PyAV's containers and streams are reference cycles: without this they would stay in memory
 
-    def _timestamped(self, frame: Frame, info: StreamInfo) -> Frame:
+    def _timestamped(self, frame: Frame, info: StreamInfo, pacer: Pacer | None = None) -> Frame:
         self._update_info(info)
-        placed = on_clock(self._clock, frame, frame.pts * frame.time_base, self._index)
-        if not 0 < self._clock.held_frames <= _HELD_FRAMES:
-            self._record_frame(frame.captured_ns / 1e9)
+        frame = on_clock(self._clock, frame, frame.pts * frame.time_base, self._index)
+        if pacer is not None and (due_ns := pacer.wait(frame.pts * frame.time_base)) is not None:
+            frame = replace(frame, captured_ns=due_ns)
+        self._record_frame(frame.captured_ns / 1e9)
         self._index += 1
-        return placed
+        return frame
 
     def _update_info(self, info: StreamInfo) -> None:
         old, self.info = self.info, replace(info, name=self._name, time_base=TIME_BASE)

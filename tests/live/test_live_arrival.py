@@ -76,7 +76,7 @@ def with_arrivals(
 
     class Arriving:
         time_base, aspect, frame_rate, has_clock, corrupt = Fraction(1, 1_200_000), Fraction(1), None, False, 0
-        is_playlist = False
+        is_playlist = is_live_playlist = False
         file_seconds = 0.0  # flushes the decoder at the end
 
         def __init__(self) -> None:

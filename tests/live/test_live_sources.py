@@ -310,15 +310,13 @@ class TimedSource(Source):
 
     info = StreamInfo("door", 2, 2, "yuv420p", Color("bt709", False), TIME_BASE)
 
-    def __init__(self, seconds: Sequence[float], held: int = 0, silence: float = 0.0) -> None:
-        """Yield frames with these times; the last `held` ones arrive `silence` seconds after the others."""
-        self._seconds, self._first_held, self._end = seconds, len(seconds) - held, seconds[-1] + silence
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self._seconds = seconds
 
     def __iter__(self) -> Iterator[Frame]:
         plane = np.zeros((2, 2), np.uint8)
         for index, when in enumerate(self._seconds):
             stamp = round(when / TIME_BASE)
-            when = when if index < self._first_held else self._end
             yield Frame(
                 (plane, plane[:1, :1], plane[:1, :1]), "yuv420p", self.info.color, stamp, TIME_BASE, index,
                 captured_ns=round(when * 1e9) + 1,
@@ -348,20 +346,6 @@ def test_unusually_long_gap_is_a_disconnect(step: float, silence: float) -> None
     count, seconds, log = disconnects_of([*[step] * 6, silence, *[step] * 6, silence, step])
     assert (count, seconds) == (2, pytest.approx(2 * silence))
     assert log == [f"door: frames again after {silence:.1f} s without"] * 2
-
-
-@pytest.mark.parametrize(("held", "returns"), [(1, False), (2, False), (20, True)])
-def test_frames_that_ffmpeg_held_are_no_return_of_the_camera(held: int, returns: bool) -> None:
-    """FFmpeg returns them at the timeout of the connection; more of them come from a network that was blocked."""
-    log: list[str] = []
-    seconds = [100 + index / 10 for index in range(50)]
-    source = ReconnectingSource(
-        "door", lambda: TimedSource(seconds, held, silence=5.0), longest_pause_seconds=0, log=log.append
-    )
-    assert len(list(source)) == 50
-    assert any("again" in line for line in log) == returns
-    assert source.disconnects.count == 1 + returns
-    source.close()
 
 
 def test_slower_camera_has_disconnects_only_until_its_new_interval_is_measured() -> None:

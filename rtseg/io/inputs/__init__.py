@@ -25,6 +25,8 @@ class Source(Protocol):
     """Time to decode and convert the newest frame of a live stream, in seconds."""
     file_seconds: float | None = None
     """Length in seconds of a file behind a URL, 0 if unknown; None: any other source."""
+    is_live_playlist: bool = False
+    """True if the frames of a live stream arrive in parts of several seconds."""
     wrap_seconds: float = TS_WRAP_SECONDS
     """Period after which the clock of a live stream wraps, in seconds."""
 

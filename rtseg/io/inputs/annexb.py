@@ -43,7 +43,6 @@ class RawPackets(Packets):
 
     def __init__(self, stream: ByteStream, codec: str, timeout_seconds: float) -> None:
         """Take over a byte stream of this codec. `timeout_seconds` is the longest time without a complete packet."""
-        stream.finish_opening()
         self.codec = codec
         self._stream, self._timeout = stream, timeout_seconds
         self._ready: deque[Packet[Any]] = deque()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from av import Packet, VideoFrame
 
@@ -15,8 +15,22 @@ _MAX_ARRIVALS = 64
 _MAX_STAMPS = 8
 """Largest number of frames that a decoder delays to reorder them."""
 
+_HOLD_SECONDS = 1.0
+"""Delay from which a packet counts as held."""
+
+_MAX_HELD = 2
+"""Largest number of packets that FFmpeg holds."""
+
 _ARRIVAL_UNIT = Fraction(1, 1_000_000)
 """Time base of streams without a clock. Their time stamps are arrival times by the monotonic clock."""
+
+
+class _Returned(NamedTuple):
+    stamp: int
+    newest: int
+    """Largest presentation time so far."""
+    returned_ns: int
+    arrival_ns: int
 
 
 class ArrivalTimes:
@@ -29,6 +43,39 @@ class ArrivalTimes:
         self._arrivals: dict[int, int] = {}
         self._stamps: list[int] = []
         self._last: tuple[int, int] | None = None
+        self._returned: _Returned | None = None
+        self._held = 0
+
+    def without_hold(self, packet: Packet[Any], returned_ns: int) -> int:
+        """Return the arrival time of a packet, without the time for which FFmpeg held it.
+
+        FFmpeg may return the last one or two packets before a silence only when data arrives again, or at its timeout: packets
+        of MPEG-TS and frames of H.264 end where the next one begins. More late packets come from a network that was blocked.
+
+        Args:
+            packet: packet in decoding order.
+            returned_ns: time at which FFmpeg returned it.
+        """
+        stamp = packet.pts if packet.dts is None else packet.dts
+        before, self._returned = self._returned, None
+        held, self._held = self._held, 0
+        if stamp is None or not self._packets.has_clock:
+            return returned_ns
+        arrival_ns = returned_ns
+        newest = max(stamp, packet.pts or stamp)
+        if before is not None and stamp > before.stamp:
+            # Decoding times that FFmpeg computes for RTSP show a gap some packets late.
+            gap = newest - before.newest
+            step = max(stamp - before.stamp, gap if gap * self.time_base > _HOLD_SECONDS else 0)
+            step_ns = int(step * self.time_base * 1_000_000_000)
+            newest = max(newest, before.newest)
+            # Several packets that were held come at once, or one with each new packet.
+            follows_held = returned_ns - before.returned_ns < step_ns // 2 or 0 < held < _MAX_HELD
+            expected_ns = (before.arrival_ns if follows_held else before.returned_ns) + step_ns
+            if held < _MAX_HELD and returned_ns - expected_ns > _HOLD_SECONDS * 1e9:
+                arrival_ns, self._held = expected_ns, held + 1
+        self._returned = _Returned(stamp, newest, returned_ns, arrival_ns)
+        return arrival_ns
 
     def set_stamps(self, packet: Packet[Any], now_ns: int) -> None:
         """Set the time stamps of a packet to its arrival time if the stream has no clock."""

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import ssl
 import time
+from collections import deque
 from email.message import Message
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -20,6 +21,10 @@ _ADVICE = {
     404: "check the path of the URL",
     503: "the camera may have too many viewers",
 }
+
+
+_MAX_ARRIVALS = 1 << 14
+"""Largest number of reads whose arrival times are stored."""
 
 
 class ByteStream:
@@ -56,8 +61,8 @@ class ByteStream:
         self._limit = TimeLimit(timeout_seconds)
         self._peeked = b""
         self._received = 0
-        self._opening = True
-        self._arrivals: list[tuple[int, int]] = []  # total number of bytes and arrival time of each read during opening
+        self._arrivals: deque[tuple[int, int]] = deque(maxlen=_MAX_ARRIVALS)
+        """Total number of bytes and arrival time of each read."""
         try:
             self._body: Any = self._open(url, timeout_seconds)
         except BaseException as error:
@@ -94,8 +99,7 @@ class ByteStream:
         if not data and self._limit.expired:
             raise Disconnected(f"{self.name}: the connection failed (no data arrived in time)")
         self._received += len(data)
-        if self._opening:
-            self._arrivals.append((self._received, time.monotonic_ns()))
+        self._arrivals.append((self._received, time.monotonic_ns()))
         if not data and self.length is not None and self._received < self.length:
             raise Disconnected(f"{self.name}: the connection broke off at {self._received} of {self.length} bytes")
         return data
@@ -110,15 +114,16 @@ class ByteStream:
                 break
         return self._peeked[:count]
 
-    def finish_opening(self) -> None:
-        """Stop recording arrival times. From now on bytes are used as soon as they are read."""
-        self._opening = False
-
     def arrival_ns(self, offset: int | None) -> int | None:
-        """Return the arrival time of the byte at an offset, as `time.monotonic_ns()` measures it; None: after the opening."""
+        """Return the arrival time of the byte at an offset, as `time.monotonic_ns()` measures it; None: unknown.
+
+        Offsets must not fall from call to call.
+        """
         if offset is None or offset < 0:
             return None
-        return next((when for end, when in self._arrivals if offset < end), None)
+        while self._arrivals and self._arrivals[0][0] <= offset:
+            self._arrivals.popleft()
+        return self._arrivals[0][1] if self._arrivals else None
 
     def reconnect(self) -> ByteStream:
         """Close this stream and return a new one from the same URL."""
@@ -158,6 +163,34 @@ class ByteStream:
         return type(cause).__name__
 
 
+class DemuxerInput:
+    """File-like object that PyAV reads.
+
+    If the connection fails, `read` returns no more bytes, so that the demuxer returns the frames that it has.
+    """
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.failure: Disconnected | None = None
+        """Error of the last read."""
+
+    def read(self, count: int) -> bytes:
+        """Block until data is available, and return 1 to `count` bytes; at the end or after a failure, none."""
+        try:
+            return self._stream.read(count)
+        except Disconnected as error:
+            self.failure = error
+            return b""
+
+    def set_time_limit(self, seconds: float) -> None:
+        """Set the time limit for all following reads, in seconds from now."""
+        self._stream.set_time_limit(seconds)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+
 def _has_bad_chunk_size(error: http.client.IncompleteRead) -> bool:
     """Return whether a chunk size is invalid. (At the end of the connection it is missing.)"""
     return isinstance(error.__context__, ValueError) and not str(error.__context__).endswith(": b''")
@@ -188,7 +221,6 @@ class HttpResponse(ByteStream):
             Disconnected: no response arrives in time, or the response is an error or another byte range.
         """
         response = HttpResponse(self._url, self.name, timeout_seconds, first=first)
-        response.finish_opening()
         if first and not response.is_requested_range:
             response.close()
             raise Disconnected(f"{self.name}: the server does not send the requested part of the file")

@@ -61,7 +61,7 @@ class Connection(Source):
             packets: the open stream; closed by this object.
             name: name for messages, without passwords.
             copies_raw_frames: copy the planes of raw frames, because they are in device memory that `close` releases.
-            arrival_ns: function that returns the arrival time of the byte at a position; None: after the opening.
+            arrival_ns: function that returns the arrival time of the byte at a position; None: unknown.
             wrap_seconds: period after which the sender's clock wraps.
 
         Raises:
@@ -70,6 +70,7 @@ class Connection(Source):
         """
         self._packets, self._name, self._arrival_ns = packets, name, arrival_ns
         self.wrap_seconds, self.file_seconds = wrap_seconds, packets.file_seconds
+        self.is_live_playlist = packets.is_live_playlist
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._corrupt = 0
@@ -135,7 +136,7 @@ class Connection(Source):
         for packet in self._read_packets():
             now_ns = time.monotonic_ns()
             if packet is not None:
-                now_ns = self._arrival_ns(packet.pos) or now_ns
+                now_ns = self._arrival_ns(packet.pos) or self._arrival_times.without_hold(packet, now_ns)
                 if skipped >= 0 and not packet.is_keyframe and skipped < _MAX_SKIPPED_PACKETS:
                     skipped += 1
                     continue
@@ -170,18 +171,25 @@ class Connection(Source):
         return f"{text}: the stream has no parameter sets ({sets}); have the camera send them with each key frame, or restart it"
 
     def _read_packets(self) -> Iterator[Packet[Any] | None]:
-        """Yield packets, and None at the end, to flush the decoder."""
-        while True:
+        """Yield packets, and None at the end, and after a failure of a live stream, to flush the decoder."""
+        failure: Disconnected | None = None
+        while failure is None:
             with self._lock:
                 if self._closing.is_set():
                     self._packets.close()
                     return
-                packet = self._packets.read()
+                try:
+                    packet = self._packets.read()
+                except Disconnected as error:
+                    if self.file_seconds is not None:
+                        raise
+                    packet, failure = None, error
             yield packet
-            if packet is None:
-                if self.file_seconds is None:
-                    raise Disconnected(f"{self._name}: the stream ended")
-                return
+            if packet is None and failure is None:
+                if self.file_seconds is not None:
+                    return
+                failure = Disconnected(f"{self._name}: the stream ended")
+        raise failure
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         with self._lock:

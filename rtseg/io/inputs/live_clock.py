@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import NamedTuple
 
 TIME_BASE = Fraction(1, 90_000)
 """Unit of all time stamps of live streams, as in MPEG transport streams."""
@@ -21,13 +20,6 @@ _GAP_SECONDS = 10.0
 """Largest step forward that is treated as lost frames, not as another clock."""
 
 
-class _Arrival(NamedTuple):
-    stamp: int
-    captured_ns: int
-    arrival_ns: int
-    """The same without the time for which FFmpeg held the frame."""
-
-
 class LiveClock:
     """Clock that maps the time stamps of a live stream to increasing times, across jumps and reconnections.
 
@@ -43,17 +35,15 @@ class LiveClock:
         self._offset: int | None = None
         self._followed_count = 0
         self._last_regular: tuple[int, int] = (0, 0)  # stamp and arrival of the newest frame that followed the clock
+        self._lead = 0
+        """Largest lead of a stamp of this clock over its arrival time: that of the frame with the shortest delay."""
         self._outlier: tuple[int, int, int] | None = None  # stamp, arrival and mapped time of an outlier
         self._last: int | None = None
         self._last_ns = 0
-        self._previous: _Arrival | None = None
-        """The previous frame of this connection."""
-        self.held_frames = 0
-        """Number of the newest frames that arrived late without a gap in the stream: FFmpeg held them, or the network."""
 
     def restart(self, wrap_seconds: float = TS_WRAP_SECONDS) -> None:
         """Begin a new connection with another clock, which wraps after `wrap_seconds`. Jumps are recorded modulo that period."""
-        self._offset = self._outlier = self._previous = None
+        self._offset = self._outlier = None
         self._wrap = wrap_seconds
 
     def place(self, stamp_seconds: Fraction | None, captured_ns: int) -> int:
@@ -64,7 +54,6 @@ class LiveClock:
             captured_ns: capture time, as `time.monotonic_ns()` measures it.
         """
         stamp = None if stamp_seconds is None else round(stamp_seconds / TIME_BASE)
-        captured_ns = self._without_delay(stamp, captured_ns)
         ticks = 0 if self._last is None else self._last + max(1, _ticks(captured_ns - self._last_ns))
         if stamp is not None:
             ticks = self._follow(stamp, captured_ns, ticks)
@@ -73,38 +62,19 @@ class LiveClock:
         self._last, self._last_ns = ticks, captured_ns
         return ticks
 
-    def _without_delay(self, stamp: int | None, captured_ns: int) -> int:
-        """Return the arrival time of a frame, without the time for which FFmpeg held it.
-
-        FFmpeg may return the last one or two frames before a silence only when data arrives again, or at its timeout: MPEG-TS
-        packets and H.264 frames end where the next one begins.
-        """
-        previous, self._previous = self._previous, None
-        held, self.held_frames = self.held_frames, 0
-        if stamp is None:
-            return captured_ns
-        arrival_ns = captured_ns
-        if previous is not None and stamp > previous.stamp:
-            step_ns = int((stamp - previous.stamp) * TIME_BASE * 1_000_000_000)
-            comes_with_it = captured_ns - previous.captured_ns < step_ns // 2
-            expected_ns = (previous.arrival_ns if comes_with_it else previous.captured_ns) + step_ns
-            if captured_ns - expected_ns > _OUTLIER_SECONDS * 1e9:
-                arrival_ns, self.held_frames = expected_ns, held + 1
-        self._previous = _Arrival(stamp, captured_ns, arrival_ns)
-        return arrival_ns
-
     def _follow(self, stamp: int, captured_ns: int, expected: int) -> int:
         """Return the mapped time of a stamp; for an outlier, `expected`, which is based on the elapsed time."""
+        lead = stamp - _ticks(captured_ns)
         if self._offset is None:
-            self._offset, self._followed_count = expected - stamp, 0
-        elif not _follows(stamp, captured_ns, *self._last_regular):
+            self._offset, self._followed_count, self._lead = expected - stamp, 0, lead
+        elif not self._is_regular(stamp, captured_ns):
             outlier, self._outlier = self._outlier, (stamp, captured_ns, expected)
             if outlier is None or not _follows(stamp, captured_ns, *outlier[:2]):
                 return expected
             # The second outlier in a row confirms another clock.
             size = float((outlier[0] - self._last_regular[0] - _ticks(outlier[1] - self._last_regular[1])) * TIME_BASE)
             if self._followed_count == 1 or not 0 < size <= _GAP_SECONDS:
-                self._offset = outlier[2] - outlier[0]
+                self._offset, self._lead = outlier[2] - outlier[0], lead
                 size -= self._wrap * round(size / self._wrap)
                 # A wrap is no jump. One stamp of this clock is not enough to measure a jump.
                 if self._followed_count > 1 and abs(size) > _OUTLIER_SECONDS:
@@ -112,7 +82,15 @@ class LiveClock:
         self._outlier = None
         self._last_regular = stamp, captured_ns
         self._followed_count += 1
+        self._lead = max(self._lead, lead)
         return stamp + self._offset
+
+    def _is_regular(self, stamp: int, captured_ns: int) -> bool:
+        """Return whether a stamp follows the newest regular one, or after late frames those that were not late."""
+        if _follows(stamp, captured_ns, *self._last_regular):
+            return True
+        limit = round(_OUTLIER_SECONDS / TIME_BASE)
+        return stamp >= self._last_regular[0] - limit and stamp - _ticks(captured_ns) <= self._lead + limit
 
 
 def _ticks(nanoseconds: int) -> int:

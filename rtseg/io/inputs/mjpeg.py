@@ -245,7 +245,6 @@ class JpegPackets(Packets):
         self._stream.close()
 
     def _begin(self) -> None:
-        self._stream.finish_opening()
         self._splitter = JpegSplitter(self._stream.boundary)
         self._count = 0
 

@@ -15,7 +15,7 @@ from rtseg.core.errors import Disconnected, OptionError, SourceError
 from rtseg.core.secrets import parse_url
 from rtseg.io.codecs import acceleration
 from rtseg.io.inputs.annexb import RawPackets, raw_codec
-from rtseg.io.inputs.byte_stream import ByteStream, HttpResponse, TcpStream
+from rtseg.io.inputs.byte_stream import ByteStream, DemuxerInput, HttpResponse, TcpStream
 from rtseg.io.inputs.connection import Connection
 from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.live_clock import RTP_WRAP_SECONDS, TS_WRAP_SECONDS
@@ -126,7 +126,7 @@ def open_stream(
     if scheme == "udp":
         options |= {"overrun_nonfatal": "1", "fifo_size": "28672"}
     hardware = acceleration(decoder)
-    source: Any = parts.text if stream is None else stream
+    source: Any = parts.text if stream is None else DemuxerInput(stream)
     if file and isinstance(stream, HttpResponse):
         source = HttpFile(stream, parts.text, timeout_seconds)
     raw_format = None if stream is None or file else raw_codec(stream.peek(_HEAD_BYTES))
@@ -142,7 +142,6 @@ def open_stream(
     except BaseException as error:
         if stream is not None:
             source.close()
-        if isinstance(source, HttpFile) and not isinstance(error, Disconnected):
             error = source.failure or error
         if isinstance(error, Disconnected):
             raise Disconnected(f"{_opening_error(name, error)}{advice}") from None
@@ -165,13 +164,16 @@ def open_stream(
         raise Disconnected(f"can't open {name}: {text}{advice}") from None
     assert isinstance(container, av.container.InputContainer)
     if stream is None:
-        wrap = RTP_WRAP_SECONDS if scheme in ("rtsp", "rtsps") else TS_WRAP_SECONDS
-        return Connection(DemuxedPackets(container, name, decoder=decoder, file=file), name, wrap_seconds=wrap)
+        rtsp = scheme in ("rtsp", "rtsps")
+        wrap = RTP_WRAP_SECONDS if rtsp else TS_WRAP_SECONDS
+        # Of MPEG-TS, FFmpeg returns one held frame at the timeout and another at the next one: it needs both reads.
+        limit = timeout_seconds if rtsp else None
+        packets = DemuxedPackets(container, name, decoder=decoder, file=file, timeout_seconds=limit)
+        return Connection(packets, name, wrap_seconds=wrap)
     wait = partial(source.set_time_limit, timeout_seconds)
     packets = DemuxedPackets(container, name, wait_readable=wait, decoder=decoder, file=file, stream=source)
     if unknown_length:
         packets.file_seconds = 0.0
-    stream.finish_opening()
     try:
         return Connection(packets, name, arrival_ns=stream.arrival_ns)
     except Disconnected as error:

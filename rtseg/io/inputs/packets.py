@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from av.container import InputContainer
 
 from rtseg.core.errors import Disconnected
 from rtseg.io.codecs import decoder_name
-from rtseg.io.inputs.byte_stream import ByteStream
+from rtseg.io.inputs.byte_stream import DemuxerInput
 from rtseg.io.inputs.file_clock import Clock
 from rtseg.io.inputs.http_file import HttpFile
 from rtseg.io.inputs.opened_file import GENERATE_PTS, MAX_PIXELS, NO_TIME_STAMPS, clock_of
@@ -50,6 +51,8 @@ class Packets(Protocol):
     """Width of a pixel divided by its height; None: that of the decoder, after the first frame."""
     is_playlist: bool = False
     """True if the stream is a playlist of finite length. FFmpeg does not report incomplete parts of playlists."""
+    is_live_playlist: bool = False
+    """True if the stream is a playlist that grows, whose frames arrive in parts of several seconds."""
     warnings: tuple[str, ...] = ()
     """Warnings about the stream, one line each."""
 
@@ -76,7 +79,8 @@ class DemuxedPackets(Packets):
         wait_readable: Callable[[], None] | None = None,
         decoder: str = "software",
         file: bool | None = False,
-        stream: ByteStream | HttpFile | None = None,
+        stream: DemuxerInput | HttpFile | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         """Take over an open container and choose its video stream.
 
@@ -88,11 +92,14 @@ class DemuxedPackets(Packets):
             decoder: decoder of the open container, a return value of `rtseg.io.codecs.choose_decoder`.
             file: True: a file; False: a live stream; None: a file if the header has a length.
             stream: object from which the container reads; closed by this object.
+            timeout_seconds: time after which FFmpeg ends a read. It may return a frame that it held instead of an error: the
+                next read raises the error then. None: no such limit.
 
         Raises:
             SourceError: the container has no video stream, or rtseg does not decode its codec.
         """
         self._container, self._name, self._wait_readable, self._stream = container, name, wait_readable, stream
+        self._timeout, self._timed_out = timeout_seconds, False
         try:
             video, _ = choose_video(name, container, MAX_PIXELS, None)
             self.codec = decoder_name(video, decoder)
@@ -110,7 +117,11 @@ class DemuxedPackets(Packets):
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
             self.file_seconds = duration_seconds(container, video) or (0.0 if file else None)
-        self.is_playlist = container.format.name == "hls" and self.file_seconds is not None
+        is_hls = container.format.name == "hls"
+        self.is_playlist, self.is_live_playlist = (
+            is_hls and self.file_seconds is not None,
+            is_hls and self.file_seconds is None,
+        )
         if self.file_seconds is None and video.codec_context.name not in _DELAYED_CODECS:
             video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
@@ -136,18 +147,22 @@ class DemuxedPackets(Packets):
         Raises:
             Disconnected: the connection failed, or a file is incomplete.
         """
+        if self._timed_out:
+            raise Disconnected(f"{self._name}: the connection failed (no data arrived in time)")
+        begin = time.monotonic()
         try:
             if self._wait_readable is not None:
                 self._wait_readable()
             packet = next(self._packets, None)
         except (av.FFmpegError, OSError) as error:
             raise Disconnected(f"{self._name}: the connection failed ({safe_error_text(error)})") from None
+        self._timed_out = self._timeout is not None and time.monotonic() - begin >= self._timeout
         if packet is not None and packet.size:
             if packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * self.time_base) - self._begin_seconds
                 self._reached_seconds = max(self._reached_seconds, end)
             return packet
-        if isinstance(self._stream, HttpFile) and self._stream.failure:
+        if self._stream is not None and self._stream.failure:
             raise self._stream.failure
         # After a jump of the clock, FFmpeg's length is the difference of two unrelated times.
         length = None if self._clock is None or self._clock.jumps else self.file_seconds
