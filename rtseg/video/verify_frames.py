@@ -144,7 +144,9 @@ class FrameComparison:
         first = match.segments[0]
         shift = first.shift * match.unit + self._span.start
         moved = Fraction(0)
-        if abs(shift) >= tick:
+        # The beginning of a part is rounded to the clock of the input.
+        rounding = min(self._input.video.time_base, Fraction(1, 1000)) if self._span.start else Fraction(0)
+        if abs(shift) >= max(tick, rounding):
             if self._start_needs_shift(first.first_in * match.unit):
                 self.repairs.append(Repair(None, f"all streams moved by {float(shift):+.3f} s", 0, float(shift)))
             elif self._output.format in _SHIFTING_FORMATS or set(self._input.video.pts) == {NO_TIME}:
