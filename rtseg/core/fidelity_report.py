@@ -127,6 +127,9 @@ class FidelityReport(Report):
     sync: tuple[SyncPoint, ...]
     """Time offsets of each audio stream to the video."""
 
+    metadata_lost: tuple[str, ...]
+    """Keys of the input's metadata, such as `title`, whose values the output's container does not keep."""
+
     @property
     def ok(self) -> bool:
         """True if the output is valid."""
@@ -156,6 +159,8 @@ class FidelityReport(Report):
             worst = max(abs(point.difference_ms) for point in self.sync)
             parts.append(f"audio in sync within {worst:.1f} ms")
         parts.append(f"color tags {self.color_tags}")
+        if self.metadata_lost:
+            parts.append(f"metadata not kept by the container ({', '.join(self.metadata_lost)})")
         if self.reference == "once":
             parts.append("the input can't be read again: compared with the data of the run")
         return "fidelity: " + ", ".join(parts)

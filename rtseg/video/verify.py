@@ -5,6 +5,7 @@ Both files are read again, independently of the run that wrote the output.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rtseg.io.inputs.safe_open import STDIN, open_input
 from rtseg.io.inputs.timestamps import Span
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
 from rtseg.io.outputs.file_sink import WrittenFile
+from rtseg.io.outputs.video import CONTAINER_METADATA
 from rtseg.video.container_reader import NO_TIME, ContainerPackets, StreamPackets, empty_packets, read_container
 from rtseg.video.verify_frames import ComparedInput, FrameComparison
 from rtseg.video.verify_streams import StreamComparison
@@ -89,6 +91,7 @@ def compare(
             repairs=(),
             not_compared=(),
             sync=(),
+            metadata_lost=(),
         )
     before = _read_input(recorder, corrupt, source, options)
     try:
@@ -127,7 +130,26 @@ def _compare(
         repairs=(*frames.repairs, *streams.repairs),
         not_compared=tuple(frames.not_compared),
         sync=tuple(streams.sync),
+        metadata_lost=_metadata_lost(recorder.info, container),
     )
+
+
+def _metadata_lost(info: StreamInfo, output: InputContainer) -> tuple[str, ...]:
+    """Return the keys of metadata whose values are under no key of the output: containers have other names for them."""
+    kept = set(map(_normalized, output.metadata.values()))
+    described = {*CONTAINER_METADATA, "timecode"}  # time codes have messages of their own
+    described |= {f"{key}-eng" for key in info.metadata}  # FFmpeg's second name for it
+    lost = [
+        key for key, value in info.metadata.items() if key.lower() not in described and _normalized(value) not in kept
+    ]
+    return tuple(key.removeprefix("com.apple.quicktime.") for key in lost)
+
+
+def _normalized(value: str) -> str:
+    """Return a location (ISO 6709) or a time (ISO 8601) without zeros at the end; any other value as it is."""
+    if re.fullmatch(r"([+-]\d+(\.\d+)?){2,3}/?", value):
+        return str([float(number) for number in re.findall(r"[+-][\d.]+", value)])
+    return re.sub(r"\.0+Z\Z", "Z", value)
 
 
 def _read_input(recorder: Recorder, corrupt: int, source: str, options: InputOptions) -> ComparedInput:

@@ -112,9 +112,10 @@ def test_location_metadata_is_kept_or_reported(tmp_path: Path, target: str, key:
         tags = {key.lower(): value for key, value in container.metadata.items()}
     kept = tags.get("location", tags.get(APPLE_LOCATION.lower()))
     assert kept in ("+52.2000+000.1000/", None)
-    assert any("can't hold the location: dropped" in note for note in result.notes) == (kept is None)
     has_model = tags.get(model) == "iPhone 14" or not options
-    assert any("Apple's metadata (model) is not copied" in note for note in result.notes) != has_model
+    lost = [key.removeprefix("com.apple.quicktime.") for key in [key] * (kept is None) + [model] * (not has_model)]
+    assert sorted(result.report.metadata_lost) == sorted(lost)
+    assert all(key in result.report.line() for key in lost)
 
 
 def test_extra_avi_chunks_are_reported_and_standard_ones_are_not(tmp_path: Path) -> None:
@@ -166,3 +167,16 @@ def test_text_after_avi_is_reported_and_truncated_chunk_is_not(tmp_path: Path) -
 
 def test_other_containers_are_not_searched(tmp_path: Path) -> None:
     assert outside_streams(write_video(tmp_path / "in.mkv", frames=5)) == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [("mp4", {"com.android.version"}), ("mkv", set()), ("ts", {"title", "creation_time", "com.android.version"})],
+)
+def test_metadata_that_the_container_does_not_keep_is_named(tmp_path: Path, target: str, lost: set[str]) -> None:
+    metadata = {"title": "Drive", "creation_time": "2026-05-01T08:11:12Z", "com.android.version": "14"}
+    options = {"movflags": "use_metadata_tags"}
+    path = write_video(tmp_path / "in.mp4", frames=5, metadata=metadata, container_options=options)
+    result = copy_video(path, tmp_path / f"out.{target}")
+    assert set(result.report.metadata_lost) == lost
+    assert ("metadata not kept" in result.report.line()) == bool(lost)

@@ -74,9 +74,6 @@ class Container:
     """Audio codecs that the muxer supports but that are missing from FFmpeg's codec list, which PyAV checks. They are written
     through the muxer `tee`, which has no such list."""
 
-    supports_location: bool = True
-    """True if the container has a metadata field for the location of a recording."""
-
     cover_codecs: frozenset[str] = frozenset()
     """Codecs of cover images."""
 
@@ -147,8 +144,8 @@ _MATROSKA_UNLISTED_CODECS = frozenset(
 _COVER_CODECS = frozenset({"mjpeg", "png"})
 
 _MP4 = Container("mp4", options=_FRAGMENTED, time_codes="tracks", cover_codecs=_COVER_CODECS)
-_MPEG_TS = Container("mpegts", readable_codecs=_TS_CODECS, supports_location=False)
-_H264 = Container("h264", audio_codec=None, has_timestamps=False, supports_location=False)
+_MPEG_TS = Container("mpegts", readable_codecs=_TS_CODECS)
+_H264 = Container("h264", audio_codec=None, has_timestamps=False)
 
 CONTAINERS: Mapping[str, Container] = {
     ".mp4": _MP4,
@@ -174,7 +171,6 @@ CONTAINERS: Mapping[str, Container] = {
         constant_rate=True,
         keeps_pcm=True,
         readable_codecs=_AVI_CODECS,
-        supports_location=False,
         time_codes="file",
     ),
     ".h264": _H264,

@@ -17,9 +17,6 @@ from rtseg.io.outputs.audio_transcoder import AudioTranscoder
 from rtseg.io.outputs.containers import TEE, Container
 from rtseg.io.outputs.copied_stream import CopiedStream, CoverImage, OtherStream, codec_name, metadata_for
 
-_APPLE_PREFIX = "com.apple.quicktime."
-"""Prefix of the metadata keys of iPhones, which FFmpeg's muxers for MP4 and MOV do not write."""
-
 
 class StreamCopier:
     """Copier of all input streams other than the segmented one. `strict` raises if one can't be copied unchanged."""
@@ -104,13 +101,6 @@ class StreamCopier:
 
     def complete(self) -> None:
         """Add cover images and match time codes. Call it after adding all other streams and the container's metadata."""
-        names = [key.lower().removeprefix(_APPLE_PREFIX) for key in self._info.metadata]
-        if not self._kind.supports_location and any(name.startswith("location") for name in names):
-            self._messages.append(f"{self._kind.format} can't hold the location: dropped")
-        apple = [key.removeprefix(_APPLE_PREFIX) for key in self._info.metadata if key.startswith(_APPLE_PREFIX)]
-        lost = ", ".join(name for name in apple if not name.startswith("location"))
-        if lost and self._kind.format not in ("matroska", "webm"):
-            self._messages.append(f"Apple's metadata ({lost}) is not copied to {self._kind.format}; .mkv keeps it")
         time_codes = _output_time_codes(self._container, self._kind)
         first_index = len(self._container.streams) + (len(time_codes) if self._kind.time_codes == "tracks" else 0)
         self._match_time_codes(time_codes)

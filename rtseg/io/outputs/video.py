@@ -22,7 +22,7 @@ from rtseg.io.outputs.frame_format import FrameFormat
 from rtseg.io.outputs.gstreamer import GStreamerWriter
 from rtseg.io.outputs.stream_copy import StreamCopier
 
-_NOT_COPIED = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
+CONTAINER_METADATA = frozenset({"encoder", "major_brand", "minor_version", "compatible_brands"})
 """Metadata keys that describe the container of the input, not its content."""
 
 _APPLE_LOCATION = "com.apple.quicktime.location.ISO6709"
@@ -172,7 +172,9 @@ class FFmpegWriter(FileWriter):
             for stream in streams:
                 if stream not in before:
                     copier.add(stream)
-            container.metadata.update({k: v for k, v in self._info.metadata.items() if k not in _NOT_COPIED})
+            container.metadata.update(
+                {k: v for k, v in self._info.metadata.items() if k.lower() not in CONTAINER_METADATA}
+            )
             copier.complete()
             if _APPLE_LOCATION in container.metadata:  # the MP4 and MOV muxers write only `location`
                 container.metadata.setdefault("location", container.metadata[_APPLE_LOCATION])
