@@ -43,6 +43,8 @@ class ArrivalTimes:
         self._arrivals: dict[int, int] = {}
         self._stamps: list[int] = []
         self._last: tuple[int, int] | None = None
+        self.begins_untimed = False
+        """True if the first frame has no time stamp, although the stream has a clock: FFmpeg has none for it in RTSP."""
         self._returned: _Returned | None = None
         self._held = 0
 
@@ -103,6 +105,7 @@ class ArrivalTimes:
         """Return a frame's presentation time by the stream's clock or, if it has none, by its arrival."""
         pts = video_frame.pts
         if pts is None:
+            self.begins_untimed |= self._last is None and self._packets.has_clock
             pts, before_ns = self._last or (round(captured_ns / 1e9 / self.time_base), captured_ns)
             pts += round((captured_ns - before_ns) / 1e9 / self.time_base)
         elif not self._packets.has_clock:

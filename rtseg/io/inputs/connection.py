@@ -87,7 +87,12 @@ class Connection(Source):
         self._missing = MissingFrames() if packets.is_playlist else None
         try:
             frames = self._read()
-            self._frames = chain([next(frames)], frames)
+            first = [next(frames)]
+            if self._times is None and self._arrival_times.begins_untimed:
+                first.append(next(frames))
+                duration = first[1].duration or round(1 / ((packets.frame_rate or _DEFAULT_RATE) * self._time_base))
+                first[0] = replace(first[0], pts=first[1].pts - duration)
+            self._frames = chain(first, frames)
         except StopIteration:
             self.close()
             raise Disconnected(f"{name}: it was closed before its first frame") from None
