@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from rtseg.core.errors import SourceError, reason
 from rtseg.core.frame import Frame, Passthrough, Planes, StreamInfo
+from rtseg.core.path_identity import redirected_file
 from rtseg.gpu.gpu_frame import GpuFrame, LazyPlanes, gpu_surface, in_gpu_memory
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.copied_streams import CopiedStreams
@@ -27,7 +28,7 @@ from rtseg.io.inputs.frame_converter import FrameConverter
 from rtseg.io.inputs.frame_decoder import FrameDecoder
 from rtseg.io.inputs.h264_fields import FieldDetector
 from rtseg.io.inputs.opened_file import MAX_PIXELS, NO_TIME_STAMPS, clock_of, open_at
-from rtseg.io.inputs.safe_open import redacted_name
+from rtseg.io.inputs.safe_open import STDIN, redacted_name
 from rtseg.io.inputs.timestamps import FrameTimes
 from rtseg.io.options import DEFAULT_INPUT, InputOptions
 
@@ -153,6 +154,8 @@ class FileSource(Source):
         damage = next(iter(self._damage), None)
         if self._span.start and not self._corrupt:
             raise SourceError(f"{self._name} has no frame at or after {float(self._span.start):g} s")
+        if self._name == redacted_name(STDIN) and not redirected_file(0) and self._container.format.name.startswith("mov"):
+            damage = "an MP4 or MOV with its index at the end can't be read from a pipe: use `rtseg video - < FILE`"
         raise SourceError(f"{self._name}: none of its frames can be decoded{f' ({damage})' if damage else ''}")
 
     # Reading
