@@ -250,6 +250,8 @@ class ReconnectingSource(Source):
     def _record_frame(self, seconds: float) -> None:
         """Record the arrival of a frame, which ends a current disconnect."""
         disconnects, last = self.disconnects, self._last_frame_seconds
+        if last is not None:
+            seconds = max(seconds, last)  # with B-frames the decoder may return a frame from before a gap behind it
         if disconnects.since is None and last is not None:
             # A camera may send one frame every few seconds: the first interval has no reference.
             interval = seconds - last

@@ -348,6 +348,16 @@ def test_unusually_long_gap_is_a_disconnect(step: float, silence: float) -> None
     assert log == [f"door: frames again after {silence:.1f} s without"] * 2
 
 
+def test_frame_that_comes_behind_the_gap_does_not_count_it_twice() -> None:
+    """With B-frames, a decoder may return the last frame before a gap behind the first one after it."""
+    log: list[str] = []
+    seconds = [*(100 + index / 10 for index in range(20)), 105, 102, 105.1, 105.2]
+    source = ReconnectingSource("door", lambda: TimedSource(seconds), longest_pause_seconds=0, log=log.append)
+    assert len(list(source)) == 24
+    assert sum("again" in line for line in log) == 1
+    assert source.disconnects.count == 2  # with the end of the stream
+
+
 def test_slower_camera_has_disconnects_only_until_its_new_interval_is_measured() -> None:
     count, _, _ = disconnects_of([*[0.03] * 50, *[2.0] * 50])
     assert 1 <= count <= 6

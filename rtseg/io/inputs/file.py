@@ -154,7 +154,11 @@ class FileSource(Source):
         damage = next(iter(self._damage), None)
         if self._span.start and not self._corrupt:
             raise SourceError(f"{self._name} has no frame at or after {float(self._span.start):g} s")
-        if self._name == redacted_name(STDIN) and not redirected_file(0) and self._container.format.name.startswith("mov"):
+        if (
+            self._name == redacted_name(STDIN)
+            and not redirected_file(0)
+            and self._container.format.name.startswith("mov")
+        ):
             damage = "an MP4 or MOV with its index at the end can't be read from a pipe: use `rtseg video - < FILE`"
         raise SourceError(f"{self._name}: none of its frames can be decoded{f' ({damage})' if damage else ''}")
 

@@ -42,6 +42,9 @@ _PROTOCOLS: dict[str, tuple[str, str]] = {
     "tcp": ("tcp", _STREAMS),
     "udp": ("udp", "mpegts,h264,hevc"),
 }
+_PLAYLIST_WAITS = 6
+"""Factor of the time limit for data of a live playlist: its parts are several seconds apart, and one may be late."""
+
 _HEAD_BYTES = 16
 _NO_RANGES = (
     "; the server does not send parts of files (byte ranges), which are needed for an MP4 or MOV with the index at its end: "
@@ -137,7 +140,7 @@ def open_stream(
         options["analyzeduration"] = "1"  # all data that is read during opening has the same arrival time
     begin = time.monotonic()
     try:
-        limits = (timeout_seconds, timeout_seconds)
+        limits = (timeout_seconds, timeout_seconds * (_PLAYLIST_WAITS if is_playlist else 1))
         container = av.open(source, format=raw_format, options=options, timeout=limits, **LENIENT, **hardware)
     except BaseException as error:
         if stream is not None:
