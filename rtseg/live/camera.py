@@ -8,7 +8,7 @@ from typing import Protocol
 
 from rtseg.core.stats import Stats
 from rtseg.io.inputs import Source
-from rtseg.live.reconnect import Disconnects
+from rtseg.live.disconnects import Disconnects
 from rtseg.live.sink_thread import SinkThread
 from rtseg.pipeline.processor import FrameProcessor
 

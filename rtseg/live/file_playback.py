@@ -13,7 +13,8 @@ from rtseg.core.frame import Frame
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
-from rtseg.live.reconnect import Disconnects, on_clock
+from rtseg.live.disconnects import Disconnects
+from rtseg.live.reconnect import on_clock
 
 
 class FilePlayback(Source):

@@ -9,15 +9,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from rtseg.core.errors import SourceError
 from rtseg.core.frame import Color, Frame, StreamInfo
-from rtseg.core.live_report import DisconnectReport
 from rtseg.io.inputs import Source
 from rtseg.io.inputs.live_clock import TIME_BASE, LiveClock
 from rtseg.io.inputs.pacing import Pacer
+from rtseg.live.disconnects import Disconnects
 
 FIRST_PAUSE_SECONDS = 0.5
 """Pause before the first attempt to reconnect, doubled after each failed attempt."""
@@ -28,42 +28,14 @@ GAP_SECONDS = 1.0
 _MAX_ATTEMPTS_PER_POSITION = 4
 """Number of connections to a file without a new frame after which the file is given up."""
 
+_PLAYLIST_DELAY_SECONDS = 0.05
+"""Largest delay of a frame of a live playlist that later frames make up for."""
+
+_REPEATED_SECONDS = 60.0
+"""Longest time that is played again after a reconnection to a live playlist. A clock that is set back further is another one."""
+
 _INTERVAL_COUNT = 9
 """Number of frame intervals whose median is the usual interval."""
-
-
-@dataclass
-class Disconnects:
-    """Periods without frames, of one camera."""
-
-    count: int = 0
-    """Number of disconnects so far."""
-
-    seconds: float = 0.0
-    """Total length of the disconnects that are over."""
-
-    connected: bool = False
-    """True while frames arrive."""
-
-    given_up: bool = False
-    """True if there are no more attempts although reconnecting is enabled."""
-
-    reason: str = ""
-    """Reason for the last disconnect, in one line."""
-
-    since: float | None = None
-    """`time.monotonic()` of the last frame before the current disconnect; None while connected."""
-
-    def report(self) -> DisconnectReport:
-        """Return the statistics. A current disconnect counts with its length so far."""
-        since = self.since
-        current_seconds = 0.0 if since is None else time.monotonic() - since
-        return DisconnectReport(
-            count=self.count,
-            seconds=round(self.seconds + current_seconds, 3),
-            connected=self.connected,
-            reason=self.reason,
-        )
 
 
 class ReconnectingSource(Source):
@@ -105,6 +77,7 @@ class ReconnectingSource(Source):
         self._last_frame_seconds: float | None = None
         self._intervals: deque[float] = deque(maxlen=_INTERVAL_COUNT)
         self._played: Fraction | None = None
+        self._played_live: Fraction | None = None
         self._finished = False
         self._file_opened = False
         self._attempts = 0
@@ -173,14 +146,26 @@ class ReconnectingSource(Source):
         if source.file_seconds is not None:
             yield from self._play_file(source, source.file_seconds)
             return
-        pacer = Pacer(self._closing) if source.is_live_playlist else None
+        # A part that comes late moves the timeline. Otherwise its frames would come too fast to process all of them.
+        pacer = Pacer(self._closing, _PLAYLIST_DELAY_SECONDS) if source.is_live_playlist else None
+        skipping = pacer is not None
         for item in source:
             if isinstance(item, Frame):
+                if pacer is not None:
+                    skipping = skipping and self._was_played(item)
+                    if skipping:
+                        continue
+                    self._played_live = item.pts * item.time_base
                 self.decode_seconds = source.decode_seconds
                 self._log_warnings(source.warnings)
                 yield self._timestamped(item, source.info, pacer)
             if self._closing.is_set():
                 return
+
+    def _was_played(self, frame: Frame) -> bool:
+        """Return whether a frame of a live playlist was played before the reconnection: it begins some parts before its end."""
+        played = self._played_live
+        return played is not None and 0 <= played - frame.pts * frame.time_base < _REPEATED_SECONDS
 
     def _log_warnings(self, warnings: tuple[str, ...]) -> None:
         """Log each new warning once."""
@@ -192,7 +177,7 @@ class ReconnectingSource(Source):
     def _play_file(self, source: Source, seconds: float) -> Iterator[Frame]:
         """Play a file behind a URL once at its own frame rate; after a disconnect continue at the same position."""
         if self._index and self._played is None:
-            self._log(f"{self._name}: the live stream has ended, its recording is complete")
+            self._log(f"{self._name}: the live stream has ended: its playlist is complete")
             self._finished = True
             return
         if self._played is None:

@@ -28,12 +28,12 @@ from rtseg.io.inputs.live_clock import TIME_BASE
 from rtseg.io.outputs import Sink
 from rtseg.live.camera import Camera
 from rtseg.live.controls import Controls
+from rtseg.live.disconnects import Disconnects
 from rtseg.live.inputs import Input
 from rtseg.live.load_shedding import LoadShedder
 from rtseg.live.loop import LiveLoop
 from rtseg.live.options import LiveOptions, Outputs
 from rtseg.live.outputs import SharedSinks
-from rtseg.live.reconnect import Disconnects
 from rtseg.live.report import LiveReporter
 from rtseg.live.run import DEFAULT_OPTIONS, run_live
 from rtseg.live.sink_thread import SinkThread

@@ -358,6 +358,21 @@ def test_frame_that_comes_behind_the_gap_does_not_count_it_twice() -> None:
     assert source.disconnects.count == 2  # with the end of the stream
 
 
+def test_frames_of_a_live_playlist_are_not_played_again_after_a_reconnection() -> None:
+    """A new connection begins some parts before the end of the playlist. A clock that is set far back is another one."""
+
+    class Playlist(TimedSource):
+        is_live_playlist = True
+
+    starts = iter([100, 100.2, 3])
+    source = ReconnectingSource(
+        "door", lambda: Playlist([start + index / 50 for start in [next(starts)] for index in range(20)])
+    )
+    frames = take(source, 50)
+    assert rising(frames)
+    assert source.disconnects.count == 2
+
+
 def test_slower_camera_has_disconnects_only_until_its_new_interval_is_measured() -> None:
     count, _, _ = disconnects_of([*[0.03] * 50, *[2.0] * 50])
     assert 1 <= count <= 6

@@ -13,11 +13,11 @@ LARGEST_DELAY_SECONDS = 1.0
 class Pacer:
     """Timer that delays each frame until it is due."""
 
-    def __init__(self, closing: threading.Event) -> None:
+    def __init__(self, closing: threading.Event, largest_delay_seconds: float = LARGEST_DELAY_SECONDS) -> None:
         """Create a pacer that starts at the first frame. The event `closing` ends a wait."""
         self.shift_count = 0
-        """Number of shifts of the timeline, which follow from frames later than `LARGEST_DELAY_SECONDS`."""
-        self._closing = closing
+        """Number of shifts of the timeline, which follow from frames later than `largest_delay_seconds`."""
+        self._closing, self._largest_delay = closing, largest_delay_seconds
         self._begin: float | None = None
 
     def wait(self, seconds: Fraction) -> int | None:
@@ -33,7 +33,7 @@ class Pacer:
         if self._begin is None:
             self._begin = now - float(seconds)
         due = self._begin + float(seconds)
-        if now - due > LARGEST_DELAY_SECONDS:
+        if now - due > self._largest_delay:
             self._begin, due = self._begin + now - due, now
             self.shift_count += 1
         return None if self._closing.wait(max(0.0, due - now)) else round(due * 1e9)
