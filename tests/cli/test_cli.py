@@ -197,6 +197,16 @@ def test_interrupt_while_starting_has_no_traceback() -> None:
     assert (result.returncode, result.stderr) == (130, "rtseg: interrupted\n")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+@pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("--nothing", 2)])
+def test_exit_handlers_of_native_libraries_do_not_change_the_exit_code(argument: str, code: int) -> None:
+    """Those of OpenVINO have crashed behind a complete run."""
+    setup = "import ctypes; libc = ctypes.CDLL(None); getattr(libc, '__cxa_atexit')(libc.abort, None, None)"
+    result = rtseg(argument, setup=setup)
+    assert result.returncode == code
+    assert "rtseg" in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("failure", ["'libGL.so.1: cannot open'", "'libxcb.so.1: cannot open', name='cv2'"])
 def test_broken_opencv_error_names_packages(tmp_path: Path, failure: str) -> None:
     (tmp_path / "cv2.py").write_text(f"raise ImportError({failure})")
