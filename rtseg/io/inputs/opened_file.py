@@ -130,7 +130,9 @@ class OpenedFile:
             time_code_lost = f"at more than {_MAX_TIME_CODE_RATE} frames a second"
         if self.span.start:
             notes.append(f"begins at {float(self.span.start):g} s of the input")
-        metadata = container.metadata
+        metadata = dict(container.metadata)
+        if "creation_time" in metadata:  # FFmpeg 9 joins the times of two boxes by `;`, and muxes no such value
+            metadata["creation_time"] = metadata["creation_time"].rpartition(";")[2]
         if time_code_lost and time_code_of(metadata):
             metadata = {key: value for key, value in metadata.items() if key.lower() != "timecode"}
             notes.append(f"the time code is not kept {time_code_lost}")
