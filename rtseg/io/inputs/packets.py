@@ -117,11 +117,9 @@ class DemuxedPackets(Packets):
         self.aspect = fraction(video.sample_aspect_ratio) or Fraction(1)
         if file or (file is None and container.format.name in _FORMATS_WITH_LENGTH):
             self.file_seconds = duration_seconds(container, video) or (0.0 if file else None)
-        is_hls = container.format.name == "hls"
-        self.is_playlist, self.is_live_playlist = (
-            is_hls and self.file_seconds is not None,
-            is_hls and self.file_seconds is None,
-        )
+        if container.format.name == "hls":
+            self.is_playlist = self.file_seconds is not None
+            self.is_live_playlist = not self.is_playlist
         if self.file_seconds is None and video.codec_context.name not in _DELAYED_CODECS:
             video.codec_context.flags |= Flags.low_delay
         timed = not int(container.format.flags) & NO_TIME_STAMPS
